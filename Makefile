@@ -1,0 +1,49 @@
+# Everything a developer or a first user needs; each recipe does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench install lock clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: install ## start the server on port 9000, in the foreground, with its store in ./store
+	$(BIN)/filestored run
+
+test: $(VENV)/.dev ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## bring the code into the one style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## measure side by side with nginx (needs nginx with its dav module, and wrk)
+	$(BIN)/python -m bench $(BENCH)
+
+install: $(VENV)/.installed ## put the program at .venv/bin/filestored
+
+$(VENV)/.installed: requirements/run.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("filestored needs Python 3.11 or newer: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	touch $@
+
+lock: $(VENV)/.dev ## choose the newest versions of all libraries again
+	$(BIN)/python -m pip install --quiet uv
+	requirements/lock $(BIN)/uv
+
+clean: ## remove what was made, but no store
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

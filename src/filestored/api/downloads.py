@@ -1,0 +1,292 @@
+"""Answering with a stored file: preconditions, ranges, headers (RFC 9110), streamed from an open handle."""
+
+import errno
+import os
+import secrets
+import time
+
+from filestored.access import Principal
+from filestored.api import integrity, names, preconditions
+from filestored.api.exchange import Exchange, Headers, Message
+from filestored.api.hot import HotFiles
+from filestored.api.limits import Limits
+from filestored.api.ranges import Span, content_range, multipart_framing, parse_range
+from filestored.api.stalls import Stalled, Stalls
+from filestored.blobs.store import BlobHandle
+from filestored.digest import Digest
+from filestored.errors import ClientGone, RangeNotSatisfiable
+from filestored.filestore import Filestore, OpenFile
+
+SMALL = 64 * 1024
+"""Up to this many bytes a file is answered in one message."""
+
+MIN_PIECE = 16 * 1024
+_IN_FLIGHT = 16 << 20
+# what a file that is held open counts for, so that at most 256 are
+_OPEN_COST = 256 * 1024
+_UNUSED_SECONDS = 5
+_CONTENT_POLICY = (b"content-security-policy", b"sandbox; default-src 'none'")
+_NO_SNIFF = (b"x-content-type-options", b"nosniff")
+
+
+class Download:
+    """A file together with the headers of its answers, made once and used for every request."""
+
+    __slots__ = ("body", "etag", "file", "not_modified", "representation", "start", "valid_until")
+
+    def __init__(self, file: OpenFile, headers: Headers, cached: Headers, body: bytes | None) -> None:
+        self.file = file
+        self.etag = b'"%s"' % file.digest.encode()
+        self.representation = headers
+        self.body: Message | None = None
+        self.start: Message = _start(200, [*headers, (b"content-length", b"%d" % file.blob.size)])
+        self.not_modified: Message = _start(304, cached)
+        if body is not None:
+            self.body = {"type": "http.response.body", "body": body, "more_body": False}
+        self.valid_until = 0.0
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory it takes up, nearly."""
+        return _OPEN_COST if self.body is None else 2048 + len(self.body["body"])
+
+
+def _start(status: int, headers: Headers) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+class Downloads:
+    """Finds files and answers with them."""
+
+    def __init__(self, filestore: Filestore, limits: Limits, stalls: Stalls) -> None:
+        self.hot: HotFiles[Download] = HotFiles()
+        self._filestore = filestore
+        self._limits = limits
+        self._stalls = stalls
+        self._streams = 0
+
+    async def answer(self, exchange: Exchange, principal: Principal, digest: Digest, name: str | None = None) -> None:
+        """Answer GET or HEAD with a file; ``name`` is the one its address gives it.
+
+        Raises NotFound, PreconditionFailed, RangeNotSatisfiable.
+        """
+        exchange.digest = digest
+        download = await self.find(principal, digest)
+        headers = exchange.headers
+        if preconditions.not_modified(headers, download.etag, download.file.blob.modified):
+            exchange.status = 304
+            await exchange.start(304, download.not_modified["headers"])
+            await exchange.write(b"", more=False)
+            return
+        spans = self._spans(exchange, download)
+        representation = self._representation(exchange, download, name)
+        if spans is None:
+            await self._whole(exchange, download, representation)
+        elif len(spans) == 1:
+            await self._part(exchange, download, representation, spans[0])
+        else:
+            await self._parts(exchange, download, representation, spans)
+
+    async def find(self, principal: Principal, digest: Digest) -> Download:
+        """Return a file ready to be answered with, from memory where it was asked for lately."""
+        key = f"{principal.owner}/{digest}"
+        download = self.hot.get(key)
+        if download is not None and self.renew(key, download):
+            return download
+        file = await self._filestore.open(principal, digest)
+        body = None
+        if file.blob.size <= SMALL:
+            body = await self._filestore.in_thread(_read, file.blob, Span(0, file.blob.size))
+            file.blob.close()
+        download = self._make(file, body)
+        self.hot.keep(key, download)
+        return download
+
+    def renew(self, key: str, download: Download) -> bool:
+        """Tell whether a remembered file still is what is stored; forget it where it is not."""
+        file = download.file
+        now = time.time()
+        if self._filestore.is_current(file) and (file.expires_at is None or now * 1000 < file.expires_at):
+            monotonic = time.monotonic()
+            if monotonic < download.valid_until:
+                return True
+            if self._filestore.is_in_place(file):
+                left = 1.0 if file.expires_at is None else file.expires_at / 1000 - now
+                download.valid_until = monotonic + min(1.0, left)
+                return True
+        self.hot.drop(key)
+        return False
+
+    def sweep(self) -> None:
+        """Forget files held open that were deleted, or not asked for during the last seconds."""
+        now = time.monotonic()
+        for key, download in self.hot.items():
+            if download.body is None and (
+                now > download.valid_until + _UNUSED_SECONDS or not self._filestore.is_current(download.file)
+            ):
+                self.hot.drop(key)
+
+    def plain_part(self, download: Download, ranges: bytes) -> tuple[Message, Message] | None:
+        """Return the answer to one short range, where it is in memory; None where that needs more work."""
+        blob = download.file.blob
+        try:
+            spans = parse_range(ranges, blob.size)
+        except RangeNotSatisfiable:
+            return None
+        if spans is None or len(spans) != 1:
+            return None
+        start, stop = spans[0]
+        length = stop - start
+        if length > SMALL:
+            return None
+        piece = download.body["body"][start:stop] if download.body else _read_cached(blob, start, stop)
+        if len(piece) != length:
+            return None
+        own = [(b"content-range", content_range(spans[0], blob.size)), (b"content-length", b"%d" % length)]
+        return (
+            _start(206, [*download.representation, *own]),
+            {"type": "http.response.body", "body": piece, "more_body": False},
+        )
+
+    def _make(self, file: OpenFile, body: bytes | None) -> Download:
+        record = file.record
+        media_type = record.media_type if record else "application/octet-stream"
+        cached: Headers = [
+            (b"etag", b'"%s"' % file.digest.encode()),
+            (b"cache-control", self._cache_control(file)),
+            (b"last-modified", preconditions.http_date(file.blob.modified)),
+        ]
+        if file.expires_at is not None:
+            cached.append((b"sunset", preconditions.http_date(file.expires_at // 1000)))
+        headers = [
+            *cached,
+            (b"content-type", media_type.encode("latin-1")),
+            (b"content-disposition", _disposition(file, record.name if record else None, forced=False)),
+            (b"accept-ranges", b"bytes"),
+            _NO_SNIFF,
+            _CONTENT_POLICY,
+        ]
+        repr_digest = integrity.repr_digest(file.algorithm, file.digest)
+        if repr_digest is not None:
+            headers.append((b"repr-digest", repr_digest))
+        return Download(file, headers, cached, body)
+
+    def _cache_control(self, file: OpenFile) -> bytes:
+        """Return the header of the settings, which must not outlive the file itself."""
+        if file.expires_at is None:
+            return self._limits.cache_control.encode("latin-1")
+        left = max(0, file.expires_at // 1000 - int(time.time()))
+        directives = [part.strip() for part in self._limits.cache_control.split(",")]
+        kept = [part for part in directives if part != "immutable" and not part.startswith("max-age=")]
+        return ", ".join([*kept, f"max-age={left}"] if kept != directives else kept).encode("latin-1")
+
+    def _representation(self, exchange: Exchange, download: Download, name: str | None) -> Headers:
+        """Return the headers that describe the file, as this address and query want it named."""
+        forced = "download" in exchange.query
+        if name is None and not forced:
+            return download.representation
+        record = download.file.record
+        shown = names.clean_name(name) if name else None
+        disposition = _disposition(download.file, shown or (record.name if record else None), forced=forced)
+        return [
+            (key, disposition if key == b"content-disposition" else value) for key, value in download.representation
+        ]
+
+    def _spans(self, exchange: Exchange, download: Download) -> list[Span] | None:
+        """Return the spans asked for, None for the whole file. Only GET has ranges (RFC 9110, 14.2)."""
+        header = exchange.headers.get(b"range")
+        if header is None or exchange.method != "GET":
+            return None
+        blob = download.file.blob
+        if_range = exchange.headers.get(b"if-range")
+        if if_range is not None and not preconditions.range_applies(if_range, download.etag, blob.modified):
+            return None
+        return parse_range(header, blob.size)
+
+    async def _whole(self, exchange: Exchange, download: Download, headers: Headers) -> None:
+        size = download.file.blob.size
+        await exchange.start(200, [*headers, (b"content-length", b"%d" % size)])
+        if exchange.method == "HEAD":
+            await exchange.write(b"", more=False)
+        else:
+            await self._send(exchange, download, Span(0, size))
+
+    async def _part(self, exchange: Exchange, download: Download, headers: Headers, span: Span) -> None:
+        length = span.stop - span.start
+        own = [
+            (b"content-range", content_range(span, download.file.blob.size)),
+            (b"content-length", b"%d" % length),
+        ]
+        await exchange.start(206, [*headers, *own])
+        await self._send(exchange, download, span)
+
+    async def _parts(self, exchange: Exchange, download: Download, headers: Headers, spans: list[Span]) -> None:
+        boundary = secrets.token_hex(16).encode()
+        media_type = next(value for key, value in headers if key == b"content-type")
+        heads, closing, length = multipart_framing(spans, download.file.blob.size, media_type, boundary)
+        own = [
+            (b"content-type", b"multipart/byteranges; boundary=" + boundary),
+            (b"content-length", b"%d" % length),
+        ]
+        await exchange.start(206, [*(pair for pair in headers if pair[0] != b"content-type"), *own])
+        for head, span in zip(heads, spans, strict=True):
+            await exchange.write(head, more=True)
+            await self._send(exchange, download, span, more=True)
+        await exchange.write(closing, more=False)
+
+    async def _send(self, exchange: Exchange, download: Download, span: Span, *, more: bool = False) -> None:
+        """Send a span of a file; ``more`` says that other bytes follow it."""
+        if download.body is not None:
+            await exchange.write(download.body["body"][span.start : span.stop], more=more)
+            return
+        self._streams += 1
+        try:
+            await self._stream(exchange, download.file.blob, span, more=more)
+        except Stalled:
+            # the connection is closed where the answer ends early
+            raise ClientGone from None
+        finally:
+            self._streams -= 1
+
+    async def _stream(self, exchange: Exchange, blob: BlobHandle, span: Span, *, more: bool) -> None:
+        start, stop = span
+        with self._stalls.guard(self._limits.send_timeout) as guard:
+            while start < stop:
+                # many slow readers share what one fast reader may have in memory
+                size = max(MIN_PIECE, min(self._limits.buffer, _IN_FLIGHT // self._streams))
+                piece = _read_cached(blob, start, min(start + size, stop))
+                if not piece:
+                    piece = await self._filestore.in_thread(_read, blob, Span(start, min(start + size, stop)))
+                start += len(piece)
+                await exchange.write(piece, more=more or start < stop)
+                guard.moved()
+
+
+def _disposition(file: OpenFile, name: str | None, *, forced: bool) -> bytes:
+    is_inline = file.record is not None and not forced and names.is_harmless_inline(file.record.media_type)
+    return names.content_disposition("inline" if is_inline else "attachment", name)
+
+
+def _read(blob: BlobHandle, span: Span) -> bytes:
+    """Read a span; OSError where the file is shorter than it was when it was opened. Blocks."""
+    pieces = []
+    start, stop = span
+    while start < stop:
+        piece = os.pread(blob.descriptor, stop - start, start)
+        if not piece:
+            raise OSError(errno.EIO, "the blob has become shorter while it was read")
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces)
+
+
+def _read_cached(blob: BlobHandle, start: int, stop: int) -> bytes:
+    """Read what the system has in memory already, without waiting for the disk; empty where it has nothing."""
+    buffer = bytearray(stop - start)
+    try:
+        count = os.preadv(blob.descriptor, [buffer], start, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            return b""
+        raise
+    return bytes(memoryview(buffer)[:count])

@@ -1,0 +1,121 @@
+"""One HTTP request and its answer, as thin as the hot path needs."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from filestored.access import Connection
+from filestored.errors import BadRequest
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+MAX_QUERY_FIELDS = 32
+_PROXY_HEADERS = (b"forwarded", b"x-forwarded-for", b"via")
+_LISTS = frozenset({b"if-match", b"if-none-match", b"accept", b"repr-digest", b"content-digest"})
+
+
+class Exchange:
+    """A request (``method``, ``path``, ``headers``, ``query``) and what has been answered to it so far."""
+
+    __slots__ = (
+        "_has_body", "_query", "_receive", "_send", "client", "digest", "headers", "is_body_begun", "is_http1",
+        "method", "path", "query_string", "scheme", "sent", "status",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query_string: bytes = scope["query_string"]
+        self.scheme: str = scope["scheme"]
+        self.client: str = scope["client"][0] if scope["client"] else ""
+        self.headers = _header_map(scope["headers"])
+        self.is_http1 = scope["http_version"][0] == "1"
+        self.is_body_begun = False
+        self._receive = receive
+        self._has_body = self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+        self.status = 0
+        self.sent = 0
+        self.digest = ""
+        self._send = send
+        self._query: dict[str, str] | None = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's fields. Raises BadRequest where one is given twice or there are more than 32."""
+        if self._query is None:
+            self._query = _parse_query(self.query_string)
+        return self._query
+
+    @property
+    def content_length(self) -> int | None:
+        """The announced size of the body in bytes; None where it is not known beforehand."""
+        value = self.headers.get(b"content-length")
+        return int(value) if value is not None and value.isdigit() else None
+
+    @property
+    def host(self) -> str:
+        """What the request calls this server."""
+        return self.headers.get(b"host", b"").decode("latin-1")
+
+    @property
+    def connection(self) -> Connection:
+        """Where the request comes from."""
+        is_proxied = any(name in self.headers for name in _PROXY_HEADERS)
+        return Connection(self.client, is_proxied, self.host)
+
+    @property
+    def is_body_pending(self) -> bool:
+        """Whether the client may still be sending a body that nobody has read to its end."""
+        return self._has_body
+
+    async def receive(self) -> Message:
+        """Wait for the next piece of the body, or for the news that the client is gone."""
+        self.is_body_begun = True
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._has_body = False
+        return message
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the answer."""
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """Send a piece of the answer's body; returns when the connection can take the next."""
+        self.sent += len(body)
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def answer(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Send a whole answer. To a HEAD request only its head goes out."""
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.write(b"" if self.method == "HEAD" else body, more=False)
+
+
+def _header_map(pairs: Headers) -> dict[bytes, bytes]:
+    headers = dict(pairs)
+    if len(headers) != len(pairs):
+        for name in _LISTS & headers.keys():
+            # several lines of a list are one list (RFC 9110, 5.3); of anything else the last counts
+            headers[name] = b", ".join(value for key, value in pairs if key == name)
+    return headers
+
+
+def _parse_query(query_string: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            query_string.decode("utf-8", "replace"),
+            keep_blank_values=True,
+            max_num_fields=MAX_QUERY_FIELDS,
+            errors="replace",
+        )
+    except ValueError as error:
+        raise BadRequest(f"The query has more than {MAX_QUERY_FIELDS} fields.") from error
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise BadRequest("The query gives a parameter twice; give each once.")
+    return query

@@ -1,0 +1,75 @@
+"""Letting requests in: who asks, whether a page of another site is behind it, and how many upload at once."""
+
+import contextlib
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from filestored.access import ANONYMOUS, Access, Connection, Permission, Principal
+from filestored.api.exchange import Exchange
+from filestored.api.limits import Limits
+from filestored.errors import Busy, FilestoredError, Forbidden
+from filestored.shared import Shared
+
+_REMEMBERED = 4096
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Gate:
+    """Stands before every route."""
+
+    def __init__(self, access: Access, limits: Limits, shared: Shared) -> None:
+        self._access = access
+        self._limits = limits
+        self._shared = shared
+        self._plain_readers: dict[tuple[str, bytes], bool] = {}
+
+    def admit(self, exchange: Exchange) -> Principal:
+        """Return who asks. Raises Unauthorized or Forbidden."""
+        if exchange.method in _CHANGING:
+            _require_same_site(exchange)
+        return self._access.admit(exchange.connection)
+
+    def may_read_plainly(self, client: str, host: bytes) -> bool:
+        """Tell whether a request without credentials or proxy headers may read; remembered, for the hot path."""
+        key = (client, host)
+        answer = self._plain_readers.get(key)
+        if answer is None:
+            if len(self._plain_readers) >= _REMEMBERED:
+                self._plain_readers.clear()
+            answer = self._plain_readers[key] = self._decide(client, host)
+        return answer
+
+    def _decide(self, client: str, host: bytes) -> bool:
+        try:
+            principal = self._access.admit(Connection(client, False, host.decode("latin-1")))
+            principal.require(Permission.READ)
+        except FilestoredError:
+            return False
+        return principal.owner == ANONYMOUS
+
+    @contextlib.contextmanager
+    def upload(self, exchange: Exchange) -> Iterator[None]:
+        """Hold a place for an upload. Raises Busy where as many as allowed are under way."""
+        limits, shared = self._limits, self._shared
+        if limits.max_uploads is not None and shared.uploads() >= limits.max_uploads:
+            raise Busy(f"{limits.max_uploads} uploads are under way, as many as allowed; try again in a moment.")
+        if (
+            limits.max_uploads_per_client is not None
+            and shared.uploads_of(exchange.client) >= limits.max_uploads_per_client
+        ):
+            raise Busy(f"{limits.max_uploads_per_client} uploads of yours are under way, as many as allowed; wait.")
+        shared.count_upload(exchange.client, 1)
+        try:
+            yield
+        finally:
+            shared.count_upload(exchange.client, -1)
+
+
+def _require_same_site(exchange: Exchange) -> None:
+    """Refuse what a page of another web site makes a visitor's browser do (Fetch metadata, RFC 6454)."""
+    site = exchange.headers.get(b"sec-fetch-site", b"none")
+    if site not in (b"none", b"same-origin"):
+        raise Forbidden("A page of another site may not change anything here.")
+    origin = exchange.headers.get(b"origin")
+    if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != exchange.host.lower():
+        raise Forbidden(f"The origin {origin.decode('latin-1')[:200]!r} may not change anything here.")

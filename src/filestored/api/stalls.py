@@ -1,0 +1,80 @@
+"""Ending requests that make no progress: one timer for all of them instead of one each."""
+
+import asyncio
+from types import TracebackType
+
+_TICK_SECONDS = 0.25
+
+
+class Stalled(Exception):
+    """No byte came or went for as long as is allowed."""
+
+
+class Guard:
+    """A ``with`` block that is left with Stalled when :meth:`moved` is not called for ``timeout`` seconds."""
+
+    __slots__ = ("_has_fired", "_moves", "_seen", "_since", "_stalls", "_task", "_timeout")
+
+    def __init__(self, stalls: "Stalls", timeout: float) -> None:
+        self._stalls = stalls
+        self._timeout = timeout
+        self._task: asyncio.Task[object] | None = None
+        self._moves = 0
+        self._seen = -1
+        self._since = 0.0
+        self._has_fired = False
+
+    def __enter__(self) -> "Guard":
+        self._task = asyncio.current_task()
+        self._stalls.guards.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stalls.guards.discard(self)
+        if self._has_fired and self._task is not None:
+            self._task.uncancel()
+            if kind is asyncio.CancelledError:
+                raise Stalled from None
+
+    def moved(self) -> None:
+        """Note that a byte came or went."""
+        self._moves += 1
+
+    def look(self, now: float) -> None:
+        """End the block where nothing has moved for too long."""
+        if self._moves != self._seen:
+            self._seen, self._since = self._moves, now
+        elif now - self._since >= self._timeout and not self._has_fired and self._task is not None:
+            self._has_fired = True
+            self._task.cancel()
+
+
+class Stalls:
+    """All guards of one event loop."""
+
+    def __init__(self) -> None:
+        self.guards: set[Guard] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def guard(self, timeout: float) -> Guard:
+        """Return a block that ends when nothing moves for ``timeout`` seconds, give or take half a second."""
+        if self._timer is None:
+            self._schedule()
+        return Guard(self, timeout)
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _schedule(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for guard in list(self.guards):
+            guard.look(now)
+        self._schedule()

@@ -1,0 +1,200 @@
+"""Blobs in a local folder: ``<store>/ab/abcdef…``."""
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from filestored.blobs.flushing import flush_filesystem
+from filestored.blobs.layout import StoreFolder, is_regular
+from filestored.blobs.store import BlobHandle, BlobStat, StagedBytes
+from filestored.digest import Digest, parse_digest
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a pipe that somebody put there must not hang; it means nothing for files
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+# what opening or looking at a link, a folder or a name below a file ends with: no blob lies there
+_NOT_A_BLOB = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
+
+T = TypeVar("T")
+
+
+class DiskBlobStore:
+    """A :class:`~filestored.blobs.store.BlobStore` in a folder.
+
+    Every path is a validated digest relative to the handle of its folder, so no link is ever followed. Safe
+    to use from several threads and processes at once. The promises of the methods are those of BlobStore.
+    """
+
+    def __init__(self, folder: StoreFolder) -> None:
+        self._root = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.staging = os.open(folder.private / "tmp", _DIRECTORY)
+        self._shards: dict[str, int] = {}
+        self._replaced: list[int] = []
+        self._unflushed_shards: set[str] = set()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of the folders. Open blobs stay readable."""
+        for handle in (self._root, self.staging, *self._shards.values(), *self._replaced):
+            os.close(handle)
+        self._shards.clear()
+        self._replaced.clear()
+
+    def open(self, digest: Digest) -> BlobHandle | None:
+        """See BlobStore."""
+        descriptor = self._at(digest, _open_for_reading)
+        if descriptor is None:
+            return None
+        status = os.fstat(descriptor)
+        if not is_regular(status):
+            os.close(descriptor)
+            return None
+        return BlobHandle(descriptor, status)
+
+    def identity(self, digest: Digest) -> tuple[int, int, int] | None:
+        """Return what tells one blob file from another under the same name: inode, time and size."""
+        status = self._status(digest)
+        return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def stat(self, digest: Digest) -> BlobStat | None:
+        """See BlobStore."""
+        status = self._status(digest)
+        return None if status is None else BlobStat(status.st_size, int(status.st_mtime))
+
+    def publish(self, staged: StagedBytes) -> bool:
+        """See BlobStore."""
+        if not self.needs(staged):
+            return False
+        name = staged.name_in(self.staging)
+        shard = self._shard_for_writing(staged.digest[:2])
+        os.rename(name, staged.digest, src_dir_fd=self.staging, dst_dir_fd=shard)
+        return True
+
+    def needs(self, staged: StagedBytes) -> bool:
+        """See BlobStore."""
+        status = self._status(staged.digest)
+        return status is None or status.st_size != staged.size
+
+    def flush(self, digests: Iterable[Digest]) -> None:
+        """See BlobStore."""
+        shards = {digest[:2] for digest in digests}
+        for name in shards:
+            handle = self._shards.get(name)
+            if handle is not None:
+                os.fsync(handle)
+        if not self._unflushed_shards.isdisjoint(shards):
+            os.fsync(self._root)
+            self._unflushed_shards -= shards
+
+    def flush_everything(self) -> bool:
+        """Make all names and staged bytes durable at once; False, and nothing done, where that is no gain."""
+        if not flush_filesystem(self._root):
+            return False
+        self._unflushed_shards.clear()
+        return True
+
+    def remove(self, digest: Digest) -> bool:
+        """See BlobStore."""
+        return self._at(digest, _unlink) is not None
+
+    def walk(self) -> Iterator[tuple[Digest, BlobStat]]:
+        """See BlobStore."""
+        for number in range(256):
+            shard = self._shard(f"{number:02x}")
+            if shard is None:
+                continue
+            with os.scandir(shard) as entries:
+                for entry in entries:
+                    digest = parse_digest(entry.name)
+                    if digest != entry.name or not digest.startswith(f"{number:02x}"):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        if is_regular(status):
+                            yield digest, BlobStat(status.st_size, int(status.st_mtime))
+
+    def free_bytes(self) -> int:
+        """See BlobStore."""
+        space = os.fstatvfs(self._root)
+        return space.f_bavail * space.f_frsize
+
+    def _status(self, digest: Digest) -> os.stat_result | None:
+        status = self._at(digest, _look)
+        return status if status is not None and is_regular(status) else None
+
+    def _at(self, digest: Digest, act: Callable[[str, int], T]) -> T | None:
+        """Do something to a blob's name in its folder; None where no blob can lie there."""
+        shard = self._shard(digest[:2])
+        if shard is None:
+            return None
+        try:
+            return act(digest, shard)
+        except FileNotFoundError:
+            # the folder may have been replaced by one restored from a backup
+            current = self._current_shard(digest[:2], shard)
+            return None if current in (None, shard) else act(digest, current)
+        except OSError as error:
+            if error.errno in _NOT_A_BLOB:
+                return None
+            raise
+
+    def _shard(self, name: str) -> int | None:
+        """Return the handle of a folder of blobs; None where there is none, or something else, by that name."""
+        handle = self._shards.get(name)
+        if handle is not None:
+            return handle
+        with self._lock:
+            if name not in self._shards:
+                try:
+                    self._shards[name] = os.open(name, _DIRECTORY, dir_fd=self._root)
+                except OSError as error:
+                    if error.errno in (*_NOT_A_BLOB, errno.ENOENT):
+                        return None
+                    raise
+            return self._shards[name]
+
+    def _current_shard(self, name: str, handle: int) -> int | None:
+        """Return the folder that bears the name now, which may not be the one held open."""
+        try:
+            status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            status = None
+        held = os.fstat(handle)
+        if status is not None and (status.st_ino, status.st_dev) == (held.st_ino, held.st_dev):
+            return handle
+        with self._lock:
+            if self._shards.get(name) == handle:
+                # another thread may be using it this moment: close it only with the store
+                self._replaced.append(self._shards.pop(name))
+        return self._shard(name)
+
+    def _shard_for_writing(self, name: str) -> int:
+        handle = self._shard(name)
+        if handle is not None:
+            handle = self._current_shard(name, handle)
+        if handle is None:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=self._root)
+            self._unflushed_shards.add(name)
+            handle = self._shard(name)
+        if handle is None:
+            raise NotADirectoryError(errno.ENOTDIR, f"{name} in the store is not a folder")
+        return handle
+
+
+def _open_for_reading(name: str, shard: int) -> int:
+    return os.open(name, _READ, dir_fd=shard)
+
+
+def _look(name: str, shard: int) -> os.stat_result:
+    return os.stat(name, dir_fd=shard, follow_symlinks=False)
+
+
+def _unlink(name: str, shard: int) -> bool:
+    os.unlink(name, dir_fd=shard)
+    return True

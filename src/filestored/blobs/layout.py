@@ -1,0 +1,182 @@
+"""The folder of a store: its layout, its mark, and the check that keeps a wrong path from being filled.
+
+::
+
+    <store>/ab/abcdef…                 blobs, read-only, exactly the uploaded bytes
+    <store>/.filestored/format.json    the mark: layout version and the algorithms in use
+                        catalogue.sqlite3
+                        daemon.pid     locked by the running daemon
+                        reserve        space given back when a delete finds the disk full
+                        shared         counters that all workers of the daemon map
+                        tmp/           bytes on their way in; emptied at start
+                        quarantine/    blobs whose bytes are not their digest
+                        log/
+"""
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filestored.digest import Algorithm, algorithm_of, parse_digest
+from filestored.errors import StartError
+
+LAYOUT_VERSION = 1
+RESERVE_BYTES = 1 << 20
+
+_PRIVATE = ".filestored"
+_FOLDERS = ("tmp", "quarantine", "log")
+_SHARD = re.compile(r"[0-9a-f]{2}")
+_PEEKED_PER_SHARD = 8
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFolder:
+    """An adopted store: a marked folder in which every other part may work."""
+
+    path: Path
+    algorithm: Algorithm
+
+    @property
+    def private(self) -> Path:
+        """The program's own corner of the store."""
+        return self.path / _PRIVATE
+
+    @property
+    def pid_file(self) -> Path:
+        """The file that the running daemon holds locked."""
+        return self.private / "daemon.pid"
+
+    @property
+    def log_file(self) -> Path:
+        """Where a daemon in the background writes its log."""
+        return self.private / "log" / "filestored.log"
+
+    @property
+    def reserve_file(self) -> Path:
+        """Space that is given up so that a delete works on a full disk."""
+        return self.private / "reserve"
+
+    @property
+    def shared_file(self) -> Path:
+        """Counters mapped by all workers of one daemon."""
+        return self.private / "shared"
+
+    @property
+    def catalogue_file(self) -> Path:
+        """The catalogue, unless the settings name another."""
+        return self.private / "catalogue.sqlite3"
+
+    @classmethod
+    def adopt(cls, path: Path, algorithm: Algorithm) -> "StoreFolder":
+        """Open the store at ``path``, making or marking it where needed; ``algorithm`` names new blobs.
+
+        An empty or missing folder becomes a store; a folder laid out as one (left by an earlier program) is
+        marked and served as it is. Raises StartError for everything else.
+        """
+        try:
+            _make_folder(path)
+            mark = _read_mark(path)
+            if mark is None:
+                _write_mark(path, algorithm, _require_store_layout(path, algorithm))
+            elif algorithm not in mark:
+                _write_mark(path, algorithm, mark)
+            for name in _FOLDERS:
+                _make_folder(path / _PRIVATE / name)
+        except OSError as error:
+            raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
+        return cls(path, algorithm)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder, and its parents, so that it survives a power cut."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        _make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+    flush_folder(path.parent)
+    if not path.is_dir():
+        raise NotADirectoryError(20, "it is not a folder")
+
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(path, _DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_mark(path: Path) -> list[str] | None:
+    """Return the algorithms an existing mark names, None where there is no mark."""
+    private = path / _PRIVATE
+    if private.is_symlink():
+        raise StartError(f"{private} is a symbolic link; a store does not follow one")
+    try:
+        mark = json.loads((private / "format.json").read_bytes())
+        version, algorithms = mark["layout"], mark["algorithms"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StartError(f"{private / 'format.json'} is damaged; restore it from a backup or remove it") from error
+    if not isinstance(version, int) or version > LAYOUT_VERSION:
+        raise StartError(f"the store {path} was made by a newer version (layout {version}); upgrade this program")
+    return [str(name) for name in algorithms]
+
+
+def _write_mark(path: Path, algorithm: Algorithm, known: list[str]) -> None:
+    private = path / _PRIVATE
+    _make_folder(private)
+    private.chmod(0o700)
+    mark = {"layout": LAYOUT_VERSION, "algorithms": [*known, algorithm.value]}
+    draft = private / "format.json.new"
+    with draft.open("w") as file:
+        json.dump(mark, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(private / "format.json")
+    flush_folder(private)
+
+
+def _require_store_layout(path: Path, algorithm: Algorithm) -> list[str]:
+    """Return the algorithms seen in an unmarked folder; raise StartError unless it is empty or a store.
+
+    Looks at the first few names of each of at most 256 folders: the cost does not grow with the store.
+    """
+    seen: set[str] = set()
+    for entry in _entries(path):
+        if entry.name in (_PRIVATE, "lost+found"):
+            continue
+        if not (_SHARD.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)):
+            raise _not_a_store(path, entry.name)
+        for number, blob in enumerate(_entries(Path(entry.path))):
+            if number == _PEEKED_PER_SHARD:
+                break
+            digest = parse_digest(blob.name)
+            if digest != blob.name or not digest.startswith(entry.name) or not blob.is_file(follow_symlinks=False):
+                raise _not_a_store(path, f"{entry.name}/{blob.name}")
+            seen.add(algorithm_of(digest, algorithm).value)
+    return sorted(seen - {algorithm.value})
+
+
+def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        yield from entries
+
+
+def _not_a_store(path: Path, name: str) -> StartError:
+    shown = name.encode("ascii", "backslashreplace").decode()
+    return StartError(f"{path} is neither empty nor a store (it holds {shown}); name another folder with --store")
+
+
+def is_regular(status: os.stat_result) -> bool:
+    """Tell whether a name is an ordinary file: never a link, a folder, a device or a pipe."""
+    return stat.S_ISREG(status.st_mode)

@@ -1,0 +1,1 @@
+"""Who keeps which blob, under what name and until when."""

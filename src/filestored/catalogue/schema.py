@@ -1,0 +1,38 @@
+"""Bringing a catalogue's tables to the shape this program needs."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from filestored.errors import StartError
+
+LATEST = "0001"
+"""The newest revision in ``migrations/versions``; a test compares the two."""
+
+
+def upgrade(engine: Engine, shown_as: str) -> None:
+    """Create or migrate the tables. Raises StartError where a newer program has changed them already."""
+    with engine.begin() as connection:
+        current = _revision(connection)
+        if current == LATEST:
+            return
+        # importing Alembic takes longer than everything else at start: only where there is work for it
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StartError(
+                f"the catalogue {shown_as} was changed by a newer version (revision {current}); upgrade this program"
+            ) from error
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,0 +1,107 @@
+"""``filestored COMMAND``: which commands there are, and how every one of them ends.
+
+click rather than Typer, since Typer makes options from signatures and these are made from Settings.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+from filestored import __version__
+from filestored.errors import FilestoredError, SettingsError
+from filestored.signals import leave_on_signal
+
+# the line of help stands here so that listing the commands imports none of them
+_COMMANDS = {
+    "start": ("filestored.cli.daemon", "Start the daemon in the background; return when it accepts requests."),
+    "run": ("filestored.cli.daemon", "Run the daemon in the foreground, for containers and systemd."),
+    "stop": ("filestored.cli.daemon", "Let the daemon finish running requests and stop it."),
+    "restart": ("filestored.cli.daemon", "Stop the daemon and start it again with the settings of its last start."),
+    "status": ("filestored.cli.daemon", "Say whether the daemon runs, and where."),
+    "get_pid": ("filestored.cli.daemon", "Print the daemon's process id and nothing else."),
+    "config": ("filestored.cli.config", "Show the settings in force and where each comes from."),
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is called for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands, in the order they are explained."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        if cmd_name == "run":
+            # before the imports: they take longer than a container may wait to stop
+            leave_on_signal()
+        module, summary = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), cmd_name)
+        command.help = summary
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called for, or say which was probably meant."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], _COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.command(
+    cls=Commands,
+    help="A file storage daemon: POST a file, get its hash; GET it by the hash; DELETE it by the hash.",
+    epilog="'filestored COMMAND --help' shows every option and its default.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, message="filestored %(version)s")
+def filestored() -> None:
+    """Hold the commands together; it does nothing itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 1 failed, 2 called wrongly, 130 interrupted.
+
+    Whatever goes wrong is one line on standard error, never a traceback.
+    """
+    try:
+        status = filestored.main(arguments, "filestored", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        return _fail(error.format_message(), 2)
+    except SettingsError as error:
+        return _fail(str(error), 2)
+    except FilestoredError as error:
+        return _fail(str(error), getattr(error, "status", 1))
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # nobody reads any more; the interpreter would complain once more when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(reason: str, status: int) -> int:
+    line = " ".join(reason.split())
+    click.echo(f"filestored: {line if line.isprintable() else ascii(line)[1:-1]}", err=True)
+    return status

@@ -1,0 +1,30 @@
+"""``config``: the settings in force."""
+
+import json
+import os
+
+import click
+
+from filestored.cli.options import setting_options
+from filestored.settings import describe_all, load
+
+
+@click.command(epilog="It takes the options of start and run, to try them out.")
+@setting_options()
+@click.option("--json", "as_json", is_flag=True, help="print JSON, sizes in bytes and times in seconds")
+def config(as_json: bool, **flags: str | None) -> int:
+    """Show the settings."""
+    loaded = load(flags, os.environ)
+    for warning in loaded.warnings:
+        click.echo(f"filestored: {warning}", err=True)
+    if as_json:
+        values = loaded.settings.model_dump(mode="json")
+        shown = {name: {"value": value, "origin": loaded.origins[name]} for name, value in values.items()}
+        click.echo(json.dumps(shown, indent=2))
+        return 0
+    names = [setting.name for setting in describe_all()]
+    rows = [(name.replace("_", "-"), loaded.settings.spelled(name), loaded.origins[name]) for name in names]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, origin in rows:
+        click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+    return 0

@@ -1,0 +1,99 @@
+"""``start``, ``run``, ``stop``, ``restart``, ``status``, ``get_pid``."""
+
+import os
+from collections.abc import Mapping
+
+import click
+
+from filestored import daemon
+from filestored.cli.options import setting_options
+from filestored.errors import StartError
+from filestored.server import serve
+from filestored.settings import Loaded, describe_all, find_store, load
+
+Flags = dict[str, str | None]
+
+_store_options = setting_options(["store", "config"])
+
+
+@click.command()
+@setting_options()
+def start(**flags: str | None) -> int:
+    """Start in the background."""
+    return _start(flags, os.environ)
+
+
+@click.command()
+@setting_options()
+def run(**flags: str | None) -> int:
+    """Run in the foreground."""
+    loaded = _load(flags, os.environ)
+    return serve(loaded.settings, daemon.LastStart.of(loaded))
+
+
+@click.command()
+@_store_options
+def stop(**flags: str | None) -> int:
+    """Stop."""
+    pid = daemon.stop(find_store(flags, os.environ))
+    click.echo(f"stopped: process {pid}")
+    return 0
+
+
+@click.command(epilog="Options given here replace those of the last start; the settings file is read anew.")
+@setting_options()
+def restart(**flags: str | None) -> int:
+    """Stop, and start with the last start's settings."""
+    store = find_store(flags, os.environ)
+    last = daemon.LastStart.recall(store)
+    env: Mapping[str, str] = os.environ
+    if last is not None:
+        given = {name: value for name, value in flags.items() if value is not None}
+        flags = {**last.flags, "store": str(store), **given}
+        ours = {setting.variable for setting in describe_all()}
+        env = {name: value for name, value in os.environ.items() if name not in ours} | last.variables
+    # a mistake must show before anything is stopped
+    load(flags, env)
+    if daemon.running(store) is not None:
+        click.echo(f"stopped: process {daemon.stop(store)}")
+    return _start(flags, env)
+
+
+@click.command(epilog="Exit status 0 when it runs, 1 when not.")
+@_store_options
+def status(**flags: str | None) -> int:
+    """Say whether it runs."""
+    store = find_store(flags, os.environ)
+    holder = daemon.running(store)
+    if holder is None:
+        click.echo(f"not running on {store}")
+        return 1
+    click.echo(f"running: process {holder.pid}, {holder.address or 'starting'}")
+    return 0
+
+
+@click.command(epilog="Exit status 1 when it does not run.")
+@_store_options
+def get_pid(**flags: str | None) -> int:
+    """Print the process id."""
+    store = find_store(flags, os.environ)
+    pid = daemon.running_pid(store)
+    if pid is None:
+        raise StartError(f"not running on {store}")
+    click.echo(pid)
+    return 0
+
+
+def _start(flags: Flags, env: Mapping[str, str]) -> int:
+    loaded = _load(flags, env)
+    given = {name: value for name, value in flags.items() if value is not None}
+    holder = daemon.start(loaded.settings, given, env)
+    click.echo(f"started: process {holder.pid}, {holder.address}")
+    return 0
+
+
+def _load(flags: Flags, env: Mapping[str, str]) -> Loaded:
+    loaded = load(flags, env)
+    for warning in loaded.warnings:
+        click.echo(f"filestored: {warning}", err=True)
+    return loaded

@@ -1,0 +1,33 @@
+"""Command line options, made from the settings."""
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from filestored.settings import Description, describe, describe_all
+
+Decorator = Callable[[Callable[..., int]], Callable[..., int]]
+
+
+def setting_options(names: Iterable[str] | None = None) -> Decorator:
+    """Give a command the flags of these settings, by default of all. What is not given comes as None.
+
+    Values are taken as text: Settings judges them, whichever way they come in.
+    """
+    chosen = describe_all() if names is None else [describe(name) for name in names]
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        for setting in reversed(chosen):
+            function = _option(setting)(function)
+        return function
+
+    return decorate
+
+
+def _option(setting: Description) -> Decorator:
+    return click.option(
+        setting.flag,
+        setting.name,
+        metavar=setting.kind.metavar,
+        help=f"{setting.meaning}  [default: {setting.default}; {setting.variable}]",
+    )

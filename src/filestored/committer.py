@@ -1,0 +1,350 @@
+"""Group commit: one thread a process carries out all uploads and deletes that wait, and shares their flushes.
+
+A durable small upload costs a share of a flush, not a flush. The order is that of the design: bytes flushed,
+published by rename, folder flushed, catalogue committed, then the answer. The catalogue's write transaction is
+the lock between publishing and removing: a blob is published, and found to be kept by nobody, only inside one.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from loguru import logger
+
+from filestored.blobs.disk import DiskBlobStore
+from filestored.blobs.layout import RESERVE_BYTES
+from filestored.catalogue.catalogue import (
+    Catalogue,
+    Transaction,
+    is_catalogue_full,
+    now_milliseconds,
+    primary_code,
+)
+from filestored.catalogue.records import FileRecord
+from filestored.digest import Digest
+from filestored.errors import Busy, FilestoredError, OutOfSpace, StorageFault, is_full
+from filestored.staging import Staged
+
+MAX_BATCH = 256
+# from this many files on one flush of the whole file system is cheaper than one of each file and folder
+_SHARED_FLUSH = 4
+_STOP_TIMEOUT_SECONDS = 60
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an upload says about its file; None where it says nothing.
+
+    ``guessed_type`` serves where no ``media_type`` is given; ``expires_at`` is in milliseconds since 1970.
+    """
+
+    name: str | None = None
+    media_type: str | None = None
+    guessed_type: str = "application/octet-stream"
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of an upload: the file as it is now, and whether it is new for this owner."""
+
+    file: FileRecord
+    is_new: bool
+
+
+class Change(Protocol[T_co]):
+    """Something to do to the store inside a write transaction. May be carried out again after a failure."""
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore) -> T_co:
+        """Do it; what it returns is the answer once everything is durable."""
+
+    @property
+    def digests(self) -> Iterable[Digest]:
+        """What it changes."""
+
+    @property
+    def staged(self) -> Iterable[Staged]:
+        """The bytes it publishes."""
+
+
+class AddFiles:
+    """Publish staged bodies and record their files: all of them or none."""
+
+    def __init__(self, owner: str, bodies: list[tuple[Staged, Wish]]) -> None:
+        self._owner = owner
+        self._bodies = bodies
+        self._published: list[Staged] = []
+
+    @property
+    def staged(self) -> Iterable[Staged]:
+        """The bytes it publishes."""
+        return [staged for staged, _ in self._bodies]
+
+    @property
+    def digests(self) -> Iterable[Digest]:
+        """What it changes."""
+        return [staged.digest for staged, _ in self._bodies]
+
+    @property
+    def published(self) -> Iterable[Digest]:
+        """The blobs that were not there before."""
+        return [staged.digest for staged in self._published]
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore) -> list[Added]:
+        """Publish and record."""
+        now = now_milliseconds()
+        return [self._add(transaction, blobs, staged, wish, now) for staged, wish in self._bodies]
+
+    def _add(self, transaction: Transaction, blobs: DiskBlobStore, staged: Staged, wish: Wish, now: int) -> Added:
+        if blobs.publish(staged):
+            staged.is_published()
+            self._published.append(staged)
+        rows = transaction.find(staged.digest)
+        old = next((file for file in rows if file.owner == self._owner), None)
+        new = _merge(old, self._owner, staged, wish, now)
+        if old is None:
+            transaction.insert(new)
+        elif new != old:
+            transaction.update(new)
+        return Added(new, is_new=old is None or not old.is_live(now))
+
+
+def _merge(old: FileRecord | None, owner: str, staged: Staged, wish: Wish, now: int) -> FileRecord:
+    """Return the file after an upload: what is given replaces, what is not stays, the longer life wins."""
+    if old is None or not old.is_live(now):
+        media_type = wish.media_type or wish.guessed_type
+        return FileRecord(staged.digest, owner, wish.name, media_type, staged.size, now, wish.expires_at)
+    lives = (old.expires_at, wish.expires_at)
+    return replace(
+        old,
+        name=wish.name or old.name,
+        media_type=wish.media_type or old.media_type,
+        expires_at=None if None in lives else max(life for life in lives if life is not None),
+    )
+
+
+class DeleteFile:
+    """Delete an owner's file, or everybody's; the blob goes with the last."""
+
+    staged: Iterable[Staged] = ()
+
+    def __init__(self, digest: Digest, owner: str | None) -> None:
+        self._digest = digest
+        self._owner = owner
+
+    @property
+    def digests(self) -> Iterable[Digest]:
+        """What it changes."""
+        return [self._digest]
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore) -> bool:
+        """Delete the rows and decide on the blob; False where there was no such file.
+
+        A blob that no row names is anybody's: it goes as well.
+        """
+        now = now_milliseconds()
+        rows = transaction.find(self._digest)
+        mine = [file for file in rows if self._owner in (None, file.owner)]
+        if rows and not mine:
+            return False
+        is_there = blobs.stat(self._digest) is not None
+        if mine:
+            transaction.delete(self._digest, self._owner)
+        if is_there and len(mine) == len(rows):
+            transaction.add_removal(self._digest)
+        return is_there and (not rows or any(file.is_live(now) for file in mine))
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[T]):
+    change: Change[T]
+    answer: "asyncio.Future[T]"
+    loop: asyncio.AbstractEventLoop
+    outcome: T | None = None
+    error: BaseException | None = None
+
+
+class Committer:
+    """The thread through which every change of the store goes, in this process."""
+
+    def __init__(
+        self,
+        blobs: DiskBlobStore,
+        catalogue: Catalogue,
+        *,
+        durable: bool,
+        changed: Callable[[Digest], None],
+        reserve: Path,
+    ) -> None:
+        """``changed`` is called for each digest after its change is committed and before it is answered."""
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._durable = durable
+        self._changed = changed
+        self._reserve = reserve
+        self._queue: queue.SimpleQueue[_Waiting[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    def submit(self, change: Change[T]) -> "asyncio.Future[T]":
+        """Queue a change; the future has its outcome when it is durable."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._queue.put(_Waiting(change, answer, loop))
+        return answer
+
+    def close(self) -> None:
+        """Carry out what waits, then end the thread."""
+        self._queue.put(None)
+        self._thread.join(_STOP_TIMEOUT_SECONDS)
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < MAX_BATCH:
+                    following = self._queue.get_nowait()
+                    if following is None:
+                        self._queue.put(None)
+                        break
+                    batch.append(following)
+            self._commit(batch)
+            for waiting in batch:
+                for staged in waiting.change.staged:
+                    staged.discard()
+            loops = {waiting.loop for waiting in batch}
+            for loop in loops:
+                loop.call_soon_threadsafe(_answer, [waiting for waiting in batch if waiting.loop is loop])
+
+    def _commit(self, batch: list[_Waiting[Any]]) -> None:
+        """Carry out a batch; where it fails as a whole, each change by itself, so that one fault stays one's own."""
+        try:
+            self._carry_out(batch)
+        except Exception as error:
+            if len(batch) > 1 and not _is_fault(error):
+                for waiting in batch:
+                    self._commit([waiting])
+                return
+            for waiting in batch[1:]:
+                waiting.error = error
+                self._withdraw(waiting.change)
+            batch[0].error = error
+            if is_full(error) or is_catalogue_full(error):
+                self._commit_on_full_disk(batch[0])
+            self._withdraw(batch[0].change)
+
+    def _commit_on_full_disk(self, waiting: _Waiting[Any]) -> None:
+        """Give the reserve up for a delete, which is what makes room again."""
+        if not isinstance(waiting.change, DeleteFile):
+            return
+        try:
+            self._reserve.unlink()
+            self._carry_out([waiting])
+        except Exception as error:
+            waiting.error = error
+        else:
+            waiting.error = None
+            with contextlib.suppress(OSError):
+                keep_reserve(self._reserve)
+
+    def _carry_out(self, batch: list[_Waiting[Any]]) -> None:
+        if self._durable:
+            self._flush_staged([staged for waiting in batch for staged in waiting.change.staged])
+        with self._catalogue.transaction() as transaction:
+            for waiting in batch:
+                waiting.outcome = waiting.change.carry_out(transaction, self._blobs)
+            digests = [digest for waiting in batch for digest in waiting.change.digests]
+            if self._durable and (len(digests) < _SHARED_FLUSH or not self._blobs.flush_everything()):
+                self._blobs.flush(digests)
+        if any(isinstance(waiting.change, DeleteFile) for waiting in batch):
+            settle_removals(self._catalogue, self._blobs, flush=self._durable)
+        for digest in digests:
+            self._changed(digest)
+
+    def _flush_staged(self, bodies: list[Staged]) -> None:
+        fresh = [staged for staged in bodies if not staged.is_flushed and self._blobs.needs(staged)]
+        for staged in fresh:
+            staged.write_out()
+        if len(fresh) >= _SHARED_FLUSH and self._blobs.flush_everything():
+            for staged in fresh:
+                staged.is_flushed = True
+            return
+        for staged in fresh:
+            staged.start_flush()
+        for staged in fresh:
+            staged.flush()
+
+    def _withdraw(self, change: Change[Any]) -> None:
+        """Take back what a failed upload published, unless somebody keeps it by now."""
+        if not isinstance(change, AddFiles) or not change.published:
+            return
+        try:
+            with self._catalogue.transaction() as transaction:
+                for digest in change.published:
+                    if not transaction.is_kept(digest):
+                        self._blobs.remove(digest)
+        except Exception as error:
+            logger.warning("a failed upload left a blob behind that no file names: {}", error)
+
+
+def settle_removals(catalogue: Catalogue, blobs: DiskBlobStore, *, flush: bool) -> None:
+    """Remove the blobs whose removal is committed, except those that an owner keeps by now.
+
+    Done right after each delete, and at start for what a crash left undone.
+    """
+    with catalogue.transaction(flushed=False) as transaction:
+        decided = transaction.removals()
+        for digest in decided:
+            if not transaction.is_kept(digest):
+                blobs.remove(digest)
+        if flush:
+            blobs.flush(decided)
+        for digest in decided:
+            transaction.drop_removal(digest)
+
+
+def keep_reserve(path: Path) -> None:
+    """Set the space aside that a delete needs on a full disk. Raises OSError where there is none."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _answer(batch: list[_Waiting[Any]]) -> None:
+    for waiting in batch:
+        if waiting.answer.cancelled():
+            continue
+        if waiting.error is not None:
+            waiting.answer.set_exception(_explained(waiting.error))
+        else:
+            waiting.answer.set_result(waiting.outcome)
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Tell whether the disk failed: then nothing is tried again, since a second flush would not fail any more."""
+    return primary_code(error) == sqlite3.SQLITE_IOERR or (isinstance(error, OSError) and error.errno == errno.EIO)
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Turn a fault of disk or database into what the client is told; the log has the rest."""
+    if isinstance(error, FilestoredError):
+        return error
+    if is_full(error) or is_catalogue_full(error):
+        return OutOfSpace("The disk is full; nothing was stored. Free some space and try again.")
+    if primary_code(error) == sqlite3.SQLITE_BUSY:
+        return Busy("The catalogue is locked by another program for too long; try again.")
+    logger.opt(exception=error).error("the store failed")
+    return StorageFault("The server's disk or catalogue failed; nothing was changed. Its log says why.")

@@ -1,0 +1,74 @@
+"""Hash functions and the digests that name blobs."""
+
+import hashlib
+import re
+from enum import StrEnum
+from functools import partial
+from typing import NewType, Protocol, cast
+
+import blake3
+
+Digest = NewType("Digest", str)
+"""Lower-case hex of a hash over a blob's bytes; made only by :func:`parse_digest` and :class:`Algorithm`."""
+
+
+class Hash(Protocol):
+    """What the constructors of hashlib and blake3 return, as far as it is used here."""
+
+    def update(self, data: bytes | memoryview, /) -> object:
+        """Take in more bytes."""
+
+    def digest(self) -> bytes:
+        """Return the hash of the bytes so far."""
+
+    def hexdigest(self) -> str:
+        """Return the same in lower-case hex."""
+
+
+class _New(Protocol):
+    def __call__(self, data: bytes = b"", /) -> Hash: ...
+
+
+class Algorithm(StrEnum):
+    """A hash function blobs can be named by. SHA-256 is the default; MD5 is what the first program used."""
+
+    SHA256 = "sha256"
+    MD5 = "md5"
+    SHA1 = "sha1"
+    SHA512 = "sha512"
+    BLAKE3 = "blake3"
+
+    new: _New
+    hex_length: int
+
+    def __init__(self, _: str) -> None:
+        # md5 and sha1 name files here and keep no secret: a system in FIPS mode must not refuse them
+        constructors = {
+            "sha256": hashlib.sha256,
+            "md5": partial(hashlib.md5, usedforsecurity=False),
+            "sha1": partial(hashlib.sha1, usedforsecurity=False),
+            "sha512": hashlib.sha512,
+            "blake3": blake3.blake3,
+        }
+        self.new = cast("_New", constructors[self.value])
+        self.hex_length = len(self.new().hexdigest())
+
+
+_DIGEST = re.compile(r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128})", re.ASCII)
+
+
+def parse_digest(text: str) -> Digest | None:
+    """Return ``text`` as a digest, in lower case, or None where it cannot be the hash of anything.
+
+    Any algorithm's length passes, since one store may hold blobs named by several. The only way from a
+    client's text to a path: what it returns holds nothing but hex digits.
+    """
+    lowered = text.lower()
+    return Digest(lowered) if _DIGEST.fullmatch(lowered) else None
+
+
+def algorithm_of(digest: Digest, preferred: Algorithm) -> Algorithm:
+    """Tell which algorithm made a digest, by its length; ``preferred`` decides between SHA-256 and BLAKE3."""
+    if len(digest) == preferred.hex_length:
+        return preferred
+    return next(algorithm for algorithm in Algorithm if algorithm.hex_length == len(digest))

@@ -1,0 +1,195 @@
+"""Every error the program raises on purpose: a stable code, an HTTP status, an exit status and a sentence.
+
+::
+
+    FilestoredError
+    ├── RequestError                 the request cannot be answered as asked: an HTTP status
+    │   ├── BadRequest               400  bad_request
+    │   ├── Unauthorized             401  unauthorized
+    │   ├── Forbidden                403  forbidden
+    │   ├── NotFound                 404  not_found
+    │   ├── MethodNotAllowed         405  method_not_allowed
+    │   ├── RequestTimeout           408  request_timeout
+    │   ├── PreconditionFailed       412  precondition_failed
+    │   ├── TooLarge                 413  too_large
+    │   ├── RangeNotSatisfiable      416  range_not_satisfiable
+    │   ├── DigestMismatch           422  digest_mismatch
+    │   ├── HeadersTooLarge          431  headers_too_large
+    │   ├── StorageFault             500  storage_fault
+    │   ├── Busy                     503  busy
+    │   └── OutOfSpace               507  out_of_space
+    ├── ClientGone                   the client went away before its request was whole; nobody to answer
+    ├── SettingsError                exit 2: a flag, variable or line of the settings file is wrong
+    └── StartError                   exit 1: the store, the port or the catalogue cannot be used
+
+Raise them anywhere; ``api.problems`` turns a :class:`RequestError` into ``application/problem+json`` and
+``cli`` turns the others into one line on standard error.
+"""
+
+import errno
+
+
+class FilestoredError(Exception):
+    """The root of the tree. ``str(error)`` is one sentence that says what is wrong and what to do."""
+
+
+class RequestError(FilestoredError):
+    """A request that cannot be answered as asked.
+
+    ``detail`` is the sentence the client reads; ``headers`` are sent with the answer.
+    """
+
+    code = "request_error"
+    status = 500
+    title = "Request failed"
+
+    def __init__(self, detail: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers
+
+
+class BadRequest(RequestError):
+    """The request itself is malformed (RFC 9110, 15.5.1)."""
+
+    code = "bad_request"
+    status = 400
+    title = "Bad request"
+
+
+class Unauthorized(RequestError):
+    """No credentials, or wrong ones (RFC 9110, 15.5.2)."""
+
+    code = "unauthorized"
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(RequestError):
+    """The caller is not allowed to do this (RFC 9110, 15.5.4)."""
+
+    code = "forbidden"
+    status = 403
+    title = "Forbidden"
+
+
+class NotFound(RequestError):
+    """No such file or address (RFC 9110, 15.5.5)."""
+
+    code = "not_found"
+    status = 404
+    title = "Not found"
+
+
+class MethodNotAllowed(RequestError):
+    """The address exists, the method does not (RFC 9110, 15.5.6). ``allow`` goes into ``Allow``."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = "Method not allowed"
+
+    def __init__(self, method: str, allow: str) -> None:
+        super().__init__(
+            f"{method} is not possible here; use one of: {allow}.", headers=((b"allow", allow.encode("ascii")),)
+        )
+
+
+class RequestTimeout(RequestError):
+    """The body stopped coming (RFC 9110, 15.5.9)."""
+
+    code = "request_timeout"
+    status = 408
+    title = "Request timeout"
+
+
+class PreconditionFailed(RequestError):
+    """``If-Match`` or ``If-Unmodified-Since`` does not hold (RFC 9110, 15.5.13)."""
+
+    code = "precondition_failed"
+    status = 412
+    title = "Precondition failed"
+
+
+class TooLarge(RequestError):
+    """The upload passes a limit (RFC 9110, 15.5.14)."""
+
+    code = "too_large"
+    status = 413
+    title = "Too large"
+
+
+class RangeNotSatisfiable(RequestError):
+    """No range asked for overlaps the file (RFC 9110, 15.5.17). ``size`` is the file's, in bytes."""
+
+    code = "range_not_satisfiable"
+    status = 416
+    title = "Range not satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"The file has {size} bytes; no range asked for lies within it.",
+            headers=((b"content-range", b"bytes */%d" % size), (b"accept-ranges", b"bytes")),
+        )
+
+
+class DigestMismatch(RequestError):
+    """The bytes that came are not those the client announced (RFC 9530)."""
+
+    code = "digest_mismatch"
+    status = 422
+    title = "Digest mismatch"
+
+
+class HeadersTooLarge(RequestError):
+    """Header fields beyond the limit (RFC 6585, 5)."""
+
+    code = "headers_too_large"
+    status = 431
+    title = "Headers too large"
+
+
+class StorageFault(RequestError):
+    """The disk or the catalogue failed; the log has the reason, the client has none of it."""
+
+    code = "storage_fault"
+    status = 500
+    title = "Storage fault"
+
+
+class Busy(RequestError):
+    """As many requests as the settings allow are under way. ``retry_after`` is in seconds."""
+
+    code = "busy"
+    status = 503
+    title = "Busy"
+
+    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail, headers=((b"retry-after", b"%d" % retry_after),))
+
+
+class OutOfSpace(RequestError):
+    """The disk is full, or would leave less free than the settings demand (RFC 4918, 11.5)."""
+
+    code = "out_of_space"
+    status = 507
+    title = "Insufficient storage"
+
+
+class ClientGone(FilestoredError):
+    """The connection ended before the request's declared end: nothing is stored, nobody is answered."""
+
+
+class SettingsError(FilestoredError):
+    """A setting is wrong: the command line ends with exit status 2."""
+
+
+class StartError(FilestoredError):
+    """The store, the port or the catalogue cannot be used: the command ends with exit status 1."""
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error of the system means that there is no room left (disk, quota or file size)."""
+    return isinstance(error, OSError) and error.errno in _FULL

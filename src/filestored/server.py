@@ -1,0 +1,325 @@
+"""Running the daemon: a supervisor that owns the store and the port, and the worker processes under it.
+
+::
+
+    supervisor   StoreFolder.adopt → StoreLock → prepare → port → Granian, which starts and watches the workers
+    worker       load_application: log, application; Granian calls it for each request
+
+The supervisor answers no requests. Granian is imported only when it starts, so that this module costs nothing
+to the other commands.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import ctypes
+import errno
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from loguru import logger
+
+from filestored import __version__, logs
+from filestored.access import Access
+from filestored.blobs.layout import StoreFolder
+from filestored.daemon import LastStart, StoreLock
+from filestored.errors import FilestoredError, StartError
+from filestored.settings import Settings
+from filestored.signals import leave_on_signal
+
+if TYPE_CHECKING:
+    from granian.server.common import AbstractServer
+
+DRAIN_SECONDS = 30
+"""How long running requests may take to finish when the daemon is told to stop."""
+
+_BACKPRESSURE = 16384
+_PR_SET_PDEATHSIG = 1
+_SIGNAL_SECONDS = 0.2
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Endpoint(NamedTuple):
+    """Where the daemon listens: a numeric address, a port that is free, and what clients are told."""
+
+    address: str
+    port: int
+    url: str
+
+
+def serve(settings: Settings, last_start: LastStart | None = None) -> int:
+    """Run the daemon until it is told to stop; return the exit status, 0 after SIGTERM or SIGINT.
+
+    ``last_start`` is kept in the store for ``restart``. Raises StartError where the store, the port or the
+    catalogue cannot be used, or a worker cannot start. Call it from the main thread.
+    """
+    try:
+        leave_on_signal()
+        folder = StoreFolder.adopt(settings.store, settings.hash)
+        with StoreLock.take(folder.pid_file) as lock:
+            logs.configure(settings.log, settings.log_format, settings.log_file)
+            _remember(last_start, folder)
+            from filestored.filestore import prepare
+
+            prepare(folder, settings.catalogue_path)
+            _require_certificate(settings)
+            endpoint = find_endpoint(settings)
+            _raise_descriptor_limit()
+            lock.publish(endpoint.url)
+            _announce(settings, endpoint)
+            return _supervise(settings, endpoint)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+
+
+def _remember(last_start: LastStart | None, folder: StoreFolder) -> None:
+    if last_start is not None:
+        try:
+            last_start.remember(folder.path)
+        except StartError as error:
+            logger.warning("a restart will not know these settings: {}", error)
+
+
+def find_endpoint(settings: Settings) -> Endpoint:
+    """Resolve the host and see that nobody else has the port; 0 becomes a port that is free. Raises StartError.
+
+    Granian's workers share the port, and so would quietly share it with another program.
+    """
+    host, port = settings.host, settings.port
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise StartError(f"the host {host} is not known here: {error}") from error
+    with socket.socket(family, kind) as probe:
+        # without it the connections that a daemon has just closed would keep the next one from starting
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except PermissionError as error:
+            raise StartError(f"port {port} on {host} needs more rights than this user has") from error
+        except OSError as error:
+            raise StartError(_why_not(error, host, port)) from error
+        port = probe.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    return Endpoint(str(address[0]), port, f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}")
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use by another program"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is not an address of this machine"
+    return f"port {port} on {host} cannot be used: {error.strerror or error}"
+
+
+def _require_certificate(settings: Settings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # the empty passphrase keeps OpenSSL from asking a terminal for one
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=b"")
+    except (OSError, ValueError) as error:
+        raise StartError(f"the certificate {settings.tls_cert} and its key cannot be used: {error}") from error
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files and connections as the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _announce(settings: Settings, endpoint: Endpoint) -> None:
+    logger.info(
+        "filestored {} serves {} at {} ({}, workers: {}, durability: {})",
+        __version__, settings.store, endpoint.url, settings.hash.value, settings.workers, settings.durability,
+    )  # fmt: skip
+    logger.info("access: {}", Access(settings.anonymous).describe())
+
+
+def _supervise(settings: Settings, endpoint: Endpoint) -> int:
+    """Run Granian until it ends, and tell an ordered end from a failure."""
+    # a forked worker would inherit the lock on the store and hold it beyond the supervisor's life
+    multiprocessing.set_start_method("spawn", force=True)
+    failures, failure = multiprocessing.Pipe(duplex=False)
+    granian = _granian(settings, endpoint)
+    _take_interrupts()
+    with _quiet_when_stopping(granian):
+        try:
+            granian.serve(target_loader=partial(load_application, settings, failure), wrap_loader=False)
+        except SystemExit as leaving:
+            # Granian's way to say that a worker ended unasked, also where a stop of the process group ended it
+            if leaving.code and not granian.interrupt_signal:
+                raise StartError("the worker processes end again and again; the log says why") from None
+    if failures.poll():
+        raise StartError(failures.recv())
+    logger.info("stopped")
+    return 0
+
+
+def _take_interrupts() -> None:
+    """Keep Ctrl-C from the workers, which inherit the mask: the supervisor tells them when to end."""
+    # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def wait() -> None:
+        while True:
+            signal.sigwait({signal.SIGINT})
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="interrupts", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _quiet_when_stopping(granian: "AbstractServer[Any]") -> Iterator[None]:
+    """Keep the log free of the alarm about workers that a stop of the whole process group has ended as well."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("Unexpected exit"):
+            return True
+        # the same signal may not have been seen by the supervisor yet
+        time.sleep(_SIGNAL_SECONDS)
+        return not granian.interrupt_signal
+
+    granian_logger = logging.getLogger("_granian")
+    granian_logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        granian_logger.removeFilter(is_news)
+
+
+def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes, SSLProtocols, TaskImpl
+    from granian.http import HTTP1Settings
+    from granian.log import LogLevels
+
+    is_talkative = settings.log in ("trace", "debug")
+    options: dict[str, Any] = {"process_name": "filestored"} if find_spec("setproctitle") else {}
+    return Granian(
+        target="filestored",
+        address=endpoint.address,
+        port=endpoint.port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        runtime_mode=RuntimeModes.st,
+        loop=Loops.uvloop,
+        task_impl=TaskImpl.asyncio,
+        http=HTTPModes.auto,
+        websockets=False,
+        backlog=settings.listen,
+        # the default, backlog divided by workers, lets slow clients keep everybody else out
+        backpressure=_BACKPRESSURE,
+        http1_settings=HTTP1Settings(header_read_timeout=max(1, round(settings.header_timeout * 1000))),
+        log_enabled=True,
+        log_level=LogLevels.debug if is_talkative else LogLevels.warning,
+        log_dictconfig=logs.granian_logging(),
+        ssl_cert=settings.tls_cert,
+        ssl_key=settings.tls_key,
+        ssl_protocol_min=SSLProtocols.tls12,
+        workers_kill_timeout=DRAIN_SECONDS,
+        respawn_failed_workers=True,
+        **options,
+    )
+
+
+def load_application(settings: Settings, failure: Connection) -> Application:
+    """Build the ASGI application of one worker. Where that fails, tell the supervisor why and wait for the end."""
+    _die_with_supervisor()
+    # uvloop loses a signal that comes between two runs of the loop, as here between lifespan and requests
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        output = logs.configure(settings.log, settings.log_format, settings.log_file)
+        access_log = logs.AccessLog(output, settings.log_format, settings.log)
+        application = _build(settings, access_log)
+    except Exception as error:
+        _give_up(error, failure)
+    atexit.register(access_log.close)
+
+    def serve_scope(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "lifespan":
+            return _live(application, scope, receive, send)
+        return application(scope, receive, send)
+
+    return serve_scope
+
+
+async def _live(application: Application, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass the lifespan on; let SIGTERM in as soon as the loop runs for requests."""
+
+    async def send_and_listen(message: dict[str, Any]) -> None:
+        await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            asyncio.get_running_loop().call_later(_SIGNAL_SECONDS, _unblock)
+
+    await application(scope, receive, send_and_listen)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _build(settings: Settings, access_log: logs.AccessLog) -> Application:
+    """Put the parts of a worker together: the only place that turns settings into objects."""
+    from filestored.api.app import Application
+    from filestored.api.limits import Limits
+    from filestored.filestore import Filestore
+
+    filestore = Filestore(
+        StoreFolder.adopt(settings.store, settings.hash),
+        settings.catalogue_path,
+        durable=settings.durability == "full",
+        min_free_bytes=settings.min_free_space,
+    )
+    limits = Limits(
+        max_upload_size=settings.max_upload_size,
+        max_uploads=settings.max_uploads,
+        max_uploads_per_client=settings.max_uploads_per_client,
+        body_timeout=settings.body_timeout,
+        send_timeout=settings.send_timeout,
+        buffer=settings.buffer,
+        cache_control=settings.cache_control,
+    )
+    return Application(filestore, Access(settings.anonymous), limits, access_log)
+
+
+def _die_with_supervisor() -> None:
+    """End this worker with the supervisor, however that ends: a worker alone would serve a store without its lock."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    supervisor = multiprocessing.parent_process()
+    # it may have ended before the line above
+    if supervisor is not None and os.getppid() != supervisor.pid:
+        os._exit(1)
+
+
+def _give_up(error: Exception, failure: Connection) -> NoReturn:
+    reason = str(error) if isinstance(error, FilestoredError | OSError) else f"{type(error).__name__}: {error}"
+    logger.opt(exception=error).debug("this worker cannot start")
+    failure.send(f"a worker cannot start: {reason}")
+    _unblock()
+    os.kill(os.getppid(), signal.SIGTERM)
+    # ending by itself would have Granian start the worker once more
+    while True:
+        signal.pause()

@@ -1,0 +1,367 @@
+"""Everything an operator chooses: one line a setting.
+
+Flags, ``FILESTORED_*`` variables, keys of the TOML file, ``--help``, ``filestored config`` and the table in
+``docs/configuration.md`` all come from the fields of :class:`Settings`.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from filestored.access import Anonymous
+from filestored.digest import Algorithm
+from filestored.errors import SettingsError
+from filestored.quantities import format_duration, format_size, parse_duration, parse_size
+
+PREFIX = "FILESTORED_"
+"""What the name of every variable begins with."""
+
+NONE = "none"
+"""How "no limit" and "not used" are spelled."""
+
+_CLIENT_VARIABLES = frozenset({"FILESTORED_URL", "FILESTORED_TOKEN"})
+_MAX_WORKERS = 64
+_DEFAULT_WORKERS = 4
+_BUFFER = (4 << 10, 16 << 20)
+_SQLITE = "sqlite:///"
+_VISIBLE = re.compile(r"[\x20-\x7e]+", re.ASCII)
+
+
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        text = str(value)
+        if isinstance(value, int | str) and re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"it must be a whole number from {low} to {high}")
+
+    return parse
+
+
+def _choice(options: Iterable[str]) -> Callable[[object], str]:
+    names = tuple(options)
+
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value.lower() in names:
+            return value.lower()
+        raise ValueError(f"it must be one of {', '.join(names)}")
+
+    return parse
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and _VISIBLE.fullmatch(value) and value == value.strip():
+        return value
+    raise ValueError("it must be text of visible ASCII characters")
+
+
+def _workers(value: object) -> int:
+    if value == "auto":
+        return min(_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+    try:
+        return _whole(1, _MAX_WORKERS)(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("it must be a size such as 10485760, 10MB or 10MiB")
+    return parse_size(str(value))
+
+
+def _buffer(value: object) -> int:
+    low, high = _BUFFER
+    size = _size(value)
+    if not low <= size <= high:
+        raise ValueError(f"it must be from {format_size(low)} to {format_size(high)}")
+    return size
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("it must be a time such as 30, 30s, 90m or 7d")
+    seconds = parse_duration(str(value))
+    if seconds <= 0:
+        raise ValueError("it must be more than 0 seconds")
+    return seconds
+
+
+def _or_none(parse: Callable[[object], object]) -> Callable[[object], object]:
+    def parse_or_none(value: object) -> object:
+        if value is None or value == NONE:
+            return None
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {NONE}") from None
+
+    return parse_or_none
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("it must be a path")
+    # not resolved: where a symbolic link points may change while its name is what the operator chose
+    return Path(os.path.abspath(Path(value).expanduser()))
+
+
+def _folder(value: object) -> Path:
+    if "://" in str(value):
+        raise ValueError("only a local folder is supported")
+    return _path(value)
+
+
+def _readable_file(value: object) -> Path:
+    path = _path(value)
+    if path.is_file() and os.access(path, os.R_OK):
+        return path
+    raise ValueError("it must be a file that can be read")
+
+
+def _catalogue(value: object) -> str:
+    text = str(value)
+    if text.startswith(("postgresql:", "postgres:")):
+        raise ValueError(f"PostgreSQL is not supported; it must be {_SQLITE}PATH")
+    if not text.startswith(_SQLITE) or text == _SQLITE:
+        raise ValueError(f"it must be {_SQLITE}PATH")
+    return _SQLITE + str(_path(text.removeprefix(_SQLITE)))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a kind of setting is shown to people: the placeholder in ``--help``, and a value's spelling."""
+
+    metavar: str
+    spell: Callable[[Any], str] = str
+    is_path: bool = False
+
+
+LEVELS = ("trace", "debug", "info", "success", "warning", "error", "critical")
+
+
+def _choices(options: Iterable[str]) -> tuple[BeforeValidator, Kind]:
+    names = tuple(options)
+    return BeforeValidator(_choice(names)), Kind("|".join(names))
+
+
+Durability = Literal["full", "relaxed"]
+LogFormat = Literal["text", "json"]
+
+Text = Annotated[str, BeforeValidator(_text), Kind("TEXT")]
+Port = Annotated[int, BeforeValidator(_whole(0, 65535)), Kind("PORT")]
+Backlog = Annotated[int, BeforeValidator(_whole(1, 65535)), Kind("NUMBER")]
+Count = Annotated[int | None, BeforeValidator(_or_none(_whole(1, 10**9))), Kind("NUMBER")]
+Workers = Annotated[int, BeforeValidator(_workers), Kind("NUMBER")]
+Size = Annotated[int, BeforeValidator(_size), Kind("SIZE", format_size)]
+Buffer = Annotated[int, BeforeValidator(_buffer), Kind("SIZE", format_size)]
+OptionalSize = Annotated[int | None, BeforeValidator(_or_none(_size)), Kind("SIZE", format_size)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Kind("TIME", format_duration)]
+Folder = Annotated[Path, BeforeValidator(_folder), Kind("FOLDER", is_path=True)]
+OptionalFile = Annotated[Path | None, BeforeValidator(_or_none(_path)), Kind("FILE", is_path=True)]
+ReadableFile = Annotated[Path | None, BeforeValidator(_or_none(_readable_file)), Kind("FILE", is_path=True)]
+CatalogueUrl = Annotated[str | None, BeforeValidator(_or_none(_catalogue)), Kind("URL", is_path=True)]
+Level = Annotated[str, *_choices(LEVELS)]
+Format = Annotated[LogFormat, *_choices(("text", "json"))]
+Flushing = Annotated[Durability, *_choices(("full", "relaxed"))]
+Hashing = Annotated[Algorithm, *_choices(Algorithm)]
+Grant = Annotated[Anonymous, *_choices(Anonymous)]
+
+
+def _setting(default: str, meaning: str) -> Any:
+    """Declare a setting; ``default`` is spelled as an operator would spell it."""
+    return Field(default=default, description=meaning, validate_default=True)
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """The settings in force: sizes in bytes, times in seconds, paths absolute. Made by :func:`load`."""
+
+    host: Text = _setting("0.0.0.0", "address to listen on")  # noqa: S104
+    port: Port = _setting("9000", "port to listen on; 0 picks a free one")
+    store: Folder = _setting("./store", "folder the files are stored in")
+    hash: Hashing = _setting("sha256", "hash function that names new files")
+    workers: Workers = _setting("auto", "worker processes; auto is one a usable CPU, at most 4")
+    log: Level = _setting("info", "least serious log lines to write; each request is one line at info")
+    log_format: Format = _setting("text", "format of log lines")
+    log_file: OptionalFile = _setting(NONE, "file to log to, rotated at 10MiB; none is standard error")
+    listen: Backlog = _setting("1024", "length of the queue of clients waiting to connect; below 128 means 128")
+    buffer: Buffer = _setting("256KiB", "bytes read or written at a time, from 4KiB to 16MiB")
+    catalogue: CatalogueUrl = _setting(NONE, "sqlite:///PATH of the catalogue; none keeps it inside the store")
+    anonymous: Grant = _setting("loopback", "what requests without a token may do")
+    durability: Flushing = _setting("full", "full makes an answered upload survive a power cut; relaxed does not")
+    tls_cert: ReadableFile = _setting(NONE, "certificate chain (PEM); switches TLS on")
+    tls_key: ReadableFile = _setting(NONE, "private key of the certificate (PEM, without a passphrase)")
+    cache_control: Text = _setting("private, max-age=31536000, immutable", "Cache-Control of downloads")
+    max_upload_size: OptionalSize = _setting(NONE, "largest upload taken")
+    min_free_space: Size = _setting("64MiB", "space that uploads leave free on the disk")
+    max_uploads: Count = _setting("512", "uploads under way at once")
+    max_uploads_per_client: Count = _setting(NONE, "uploads under way at once from one address")
+    header_timeout: Seconds = _setting("30s", "longest wait for the header of a request")
+    body_timeout: Seconds = _setting("30s", "longest wait for the next byte of an upload")
+    send_timeout: Seconds = _setting("60s", "longest wait for a client to take the next byte")
+    config: OptionalFile = _setting(NONE, "TOML file with settings, its keys named like the flags")
+
+    @model_validator(mode="after")
+    def _require_whole_certificate(self) -> "Settings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            absent = "--tls-key" if self.tls_key is None else "--tls-cert"
+            raise ValueError(f"{absent} is not given, but --tls-cert and --tls-key belong together")
+        return self
+
+    @property
+    def catalogue_path(self) -> Path | None:
+        """The catalogue's file where it is not inside the store."""
+        return Path(self.catalogue.removeprefix(_SQLITE)) if self.catalogue else None
+
+    def spelled(self, name: str) -> str:
+        """Return a setting's value as an operator would write it."""
+        value = getattr(self, name)
+        return NONE if value is None else describe(name).kind.spell(value)
+
+
+class Description(NamedTuple):
+    """What there is to say of a setting: the source of flags, help and documentation."""
+
+    name: str
+    default: str
+    meaning: str
+    kind: Kind
+
+    @property
+    def flag(self) -> str:
+        """The long option: ``--max-uploads``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: ``FILESTORED_MAX_UPLOADS``."""
+        return PREFIX + self.name.upper()
+
+
+def describe(name: str) -> Description:
+    """Describe one setting, by the name of its field."""
+    field = Settings.model_fields[name]
+    kind = next(item for item in field.metadata if isinstance(item, Kind))
+    return Description(name, field.default, field.description or "", kind)
+
+
+def describe_all() -> list[Description]:
+    """Describe every setting, in the order of their declaration."""
+    return [describe(name) for name in Settings.model_fields]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, where each came from, and what the operator should be told.
+
+    ``origins`` holds ``default``, ``flag``, ``variable FILESTORED_PORT`` or ``file /etc/filestored.toml``.
+    """
+
+    settings: Settings
+    origins: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+class _Given(NamedTuple):
+    value: object
+    origin: str
+    place: str
+
+
+def load(flags: Mapping[str, object], env: Mapping[str, str]) -> Loaded:
+    """Read the settings: a flag goes before a variable, a variable before the file, the file before the default.
+
+    ``flags`` has the names of fields; None means not given. An empty variable counts as not set. Raises
+    SettingsError with one line that names the flag, variable or key, and what is allowed.
+    """
+    given = _gather(flags, env)
+    settings = _validate(given)
+    origins = {name: given[name].origin if name in given else "default" for name in Settings.model_fields}
+    return Loaded(settings, origins, tuple(_unknown_variables(env)))
+
+
+def find_store(flags: Mapping[str, object], env: Mapping[str, str]) -> Path:
+    """Return the store alone, read like :func:`load` does: a mistake elsewhere must not keep a daemon from stopping."""
+    given = _gather(flags, env, only="store")
+    return _validate(given).store
+
+
+def _gather(flags: Mapping[str, object], env: Mapping[str, str], only: str | None = None) -> dict[str, _Given]:
+    """Return what was given for each setting, by the layer that goes first."""
+    over: dict[str, _Given] = {}
+    for setting in describe_all():
+        name, variable = setting.name, setting.variable
+        if flags.get(name) is not None:
+            over[name] = _Given(flags[name], "flag", f"{setting.flag} {_shown(flags[name])}")
+        elif env.get(variable):
+            over[name] = _Given(env[variable], f"variable {variable}", f"{variable}={_shown(env[variable])}")
+    config = _validate({"config": over["config"]}).config if "config" in over else None
+    under = _read_file(config, over["config"], only) if config else {}
+    given = {**under, **over}
+    return {name: given[name] for name in given if only in (None, name)}
+
+
+def _validate(given: Mapping[str, _Given]) -> Settings:
+    try:
+        return Settings.model_validate({name: item.value for name, item in given.items()})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        reason = str(fault.get("ctx", {}).get("error", fault["msg"]))
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        place = given[name].place if name in given else ""
+        raise SettingsError(f"{place}: {reason}" if place else reason) from None
+
+
+def _read_file(path: Path, named_by: _Given, only: str | None) -> dict[str, _Given]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{named_by.place}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: it is not valid TOML: {error}") from None
+    given: dict[str, _Given] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if only is not None and name != only:
+            continue
+        if name not in Settings.model_fields or name == "config":
+            raise SettingsError(f"{path}: there is no setting {_shown(key)}{_nearest(name)}")
+        if name in given:
+            raise SettingsError(f"{path}: {_shown(key)} is given twice")
+        given[name] = _Given(_beside(path, name, value), f"file {path}", f"{path}: {key} = {_shown(value)}")
+    return given
+
+
+def _beside(file: Path, name: str, value: object) -> object:
+    """Make a path of the settings file relative to that file, so that it means the same from every folder."""
+    if not describe(name).kind.is_path or not isinstance(value, str) or value == NONE:
+        return value
+    if value.startswith(_SQLITE):
+        return _SQLITE + str(file.parent / Path(value.removeprefix(_SQLITE)).expanduser())
+    return value if "://" in value else str(file.parent / Path(value).expanduser())
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, Settings.model_fields, 1)
+    return f"; did you mean {near[0].replace('_', '-')}?" if near else ""
+
+
+def _unknown_variables(env: Mapping[str, str]) -> Iterable[str]:
+    known = _CLIENT_VARIABLES | {setting.variable for setting in describe_all()}
+    for variable in sorted(env):
+        if variable.startswith(PREFIX) and variable not in known:
+            near = get_close_matches(variable, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield f"the variable {_shown(variable)} is not a setting and has no effect{hint}"
+
+
+def _shown(value: object) -> str:
+    text = value.value if isinstance(value, StrEnum) else str(value)
+    return text if text.isprintable() and len(text) <= 200 else ascii(text[:200])

@@ -1,0 +1,293 @@
+"""Where bytes arrive: written, hashed and counted in one pass, and thrown away unless they are published."""
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from itertools import count
+from types import TracebackType
+
+from filestored.blobs.flushing import start_writeback
+from filestored.digest import Algorithm, Digest, Hash
+from filestored.errors import OutOfSpace, is_full
+
+SMALL = 64 * 1024
+"""Up to this many bytes a body stays in memory until it is committed."""
+
+_PIECE = 1 << 20
+_MAX_WAITING = 4 << 20
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_ONLY = 0o444
+_IOV_MAX = 1024
+
+
+class Staged:
+    """A whole body, hashed, not yet a blob. A ``with`` block that leaves nothing behind.
+
+    Small bodies are still in memory; others lie in the staging folder. Used by one thread at a time.
+    """
+
+    __slots__ = (
+        "_area",
+        "_descriptor",
+        "_is_handed_over",
+        "_memory",
+        "_name",
+        "digest",
+        "is_flushed",
+        "others",
+        "size",
+    )
+
+    def __init__(self, area: "Staging", digest: Digest, size: int) -> None:
+        self.digest = digest
+        self.size = size
+        self.is_flushed = False
+        self.others: dict[str, bytes] = {}
+        """Further hashes of the same bytes that were asked for, by algorithm."""
+        self._area = area
+        self._memory: bytes | None = None
+        self._name: str | None = None
+        self._descriptor: int | None = None
+        self._is_handed_over = False
+
+    def __enter__(self) -> "Staged":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._is_handed_over:
+            self.discard()
+
+    def hand_over(self) -> None:
+        """Give the bytes to the committer, whose thread discards them: leaving the ``with`` block no longer does."""
+        self._is_handed_over = True
+
+    def hold(self, body: bytes) -> None:
+        """Keep a small body in memory until it is committed."""
+        self._memory = body
+
+    def name_in(self, staging: int) -> str:
+        """Return the name in the staging folder of the bytes: written out, and flushed where they must be durable.
+
+        ``staging`` is the folder's handle: a blob store says with it which folder it renames from.
+        """
+        self.write_out()
+        if self._area.durable:
+            self.flush()
+        if self._name is None or staging != self._area.handle:
+            raise OSError(errno.ENOENT, "the staged bytes are gone")
+        return self._name
+
+    def write_out(self) -> None:
+        """Write the bytes to the staging folder where they are still in memory. All of them or none."""
+        if self._name is not None or self._memory is None:
+            return
+        self.open_file()
+        try:
+            _write_all(self._descriptor_or_fail(), [self._memory])
+        except BaseException:
+            self.discard()
+            raise
+
+    def open_file(self) -> None:
+        """Make the file in the staging folder."""
+        name = self._area.new_name()
+        self._close()
+        self._descriptor = os.open(name, _WRITE, _READ_ONLY, dir_fd=self._area.handle)
+        self._name = name
+        self.is_flushed = False
+
+    def append(self, pieces: list[bytes | memoryview]) -> None:
+        """Write more bytes to the file."""
+        _write_all(self._descriptor_or_fail(), pieces)
+
+    def _descriptor_or_fail(self) -> int:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the staged file is closed")
+        return self._descriptor
+
+    def start_flush(self) -> None:
+        """Begin to bring the bytes to the disk without waiting for them."""
+        if self._descriptor is not None and not self.is_flushed:
+            start_writeback(self._descriptor)
+
+    def flush(self) -> None:
+        """Wait until the bytes survive a power cut. Nothing happens where they are still in memory.
+
+        A flush that failed is never tried again: the system reports a lost page once, then forgets it.
+        """
+        if self._descriptor is not None and not self.is_flushed:
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError:
+                self._memory = None
+                self.discard()
+                raise
+            self.is_flushed = True
+
+    def is_published(self) -> None:
+        """Note that the name in the staging folder is gone: the bytes are a blob now."""
+        self._name = None
+
+    def discard(self) -> None:
+        """Let go of the bytes; remove them where they were not published. May be called twice."""
+        self._close()
+        if self._name is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._name, dir_fd=self._area.handle)
+            self._name = None
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Staging:
+    """The folder in which bodies arrive, and the threads that write them."""
+
+    def __init__(self, handle: int, algorithm: Algorithm, threads: Executor, *, durable: bool) -> None:
+        """``handle`` is the folder's; ``durable`` flushes large bodies as soon as they are whole."""
+        self.handle = handle
+        self.algorithm = algorithm
+        self.threads = threads
+        self.durable = durable
+        self._numbers = count()
+
+    def new_name(self) -> str:
+        """Return a name no other upload of any process has."""
+        return f"{os.getpid():x}-{next(self._numbers):x}"
+
+    def hold(self, body: bytes, others: tuple[str, ...] = ()) -> Staged:
+        """Stage a small body that is already in memory."""
+        staged = Staged(self, Digest(self.algorithm.new(body).hexdigest()), len(body))
+        staged.hold(body)
+        staged.others = {name: Algorithm(name).new(body).digest() for name in others}
+        return staged
+
+    def receive(self, others: tuple[str, ...] = ()) -> "Receiver":
+        """Begin to stage a body of any size; ``others`` names further hashes to take on the way."""
+        return Receiver(self, others)
+
+    def clear(self) -> int:
+        """Remove what a crash left behind; return how many there were. Only while no daemon runs."""
+        names = os.listdir(self.handle)
+        for name in names:
+            os.unlink(name, dir_fd=self.handle)
+        return len(names)
+
+
+class Receiver:
+    """A body on its way in: an ``async with`` block that leaves nothing behind unless :meth:`finish` ran.
+
+    One thread at a time hashes and writes while the loop goes on receiving; at most 4 MiB wait for it.
+    """
+
+    def __init__(self, area: Staging, others: tuple[str, ...]) -> None:
+        self.size = 0
+        self._area = area
+        self._hash = area.algorithm.new()
+        self._others: dict[str, Hash] = {name: Algorithm(name).new() for name in others}
+        self._waiting: list[bytes | memoryview] = []
+        self._waiting_bytes = 0
+        self._job: asyncio.Future[None] | None = None
+        self._staged = Staged(area, Digest(""), 0)
+        self._is_on_disk = False
+        self._is_finished = False
+
+    async def __aenter__(self) -> "Receiver":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.discard()
+
+    async def discard(self) -> None:
+        """Let go of the body, unless it is finished: then it is the caller's."""
+        if not self._is_finished:
+            # the thread may still write to the file that is about to be closed
+            if self._job is not None:
+                await asyncio.wait([self._job])
+            await self._in_thread(self._staged.discard)
+
+    async def write(self, piece: bytes | memoryview) -> None:
+        """Take in more bytes. Raises OutOfSpace where the disk is full."""
+        self.size += len(piece)
+        self._waiting.append(piece)
+        self._waiting_bytes += len(piece)
+        if self._waiting_bytes < _PIECE:
+            return
+        if self._job is not None and (self._job.done() or self._waiting_bytes >= _MAX_WAITING):
+            await self._settle()
+        if self._job is None:
+            self._job = self._in_thread(self._take, self._hand_over())
+
+    async def finish(self) -> Staged:
+        """Return the whole body, staged. The caller closes it."""
+        await self._settle()
+        staged = self._staged
+        if not self._is_on_disk and self.size <= SMALL:
+            body = b"".join(self._waiting)
+            self._update(body)
+            staged.hold(body)
+        else:
+            self._job = self._in_thread(self._take_last, self._hand_over())
+            await self._settle()
+        staged.digest = Digest(self._hash.hexdigest())
+        staged.size = self.size
+        staged.others = {name: hash_.digest() for name, hash_ in self._others.items()}
+        self._is_finished = True
+        return staged
+
+    def _hand_over(self) -> list[bytes | memoryview]:
+        pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return pieces
+
+    async def _settle(self) -> None:
+        """Wait for the thread's piece of work; raise what went wrong in it."""
+        if self._job is None:
+            return
+        await asyncio.wait([self._job])
+        job, self._job = self._job, None
+        try:
+            job.result()
+        except OSError as error:
+            if is_full(error):
+                raise OutOfSpace("The disk is full; nothing was stored. Free some space and try again.") from error
+            raise
+
+    def _in_thread(self, work: Callable[..., None], *arguments: object) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(self._area.threads, work, *arguments)
+
+    def _take(self, pieces: list[bytes | memoryview]) -> None:
+        if not self._is_on_disk:
+            self._staged.open_file()
+            self._is_on_disk = True
+        for piece in pieces:
+            self._update(piece)
+        self._staged.append(pieces)
+
+    def _take_last(self, pieces: list[bytes | memoryview]) -> None:
+        self._take(pieces)
+        if self._area.durable:
+            self._staged.flush()
+
+    def _update(self, piece: bytes | memoryview) -> None:
+        self._hash.update(piece)
+        for other in self._others.values():
+            other.update(piece)
+
+
+def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
+    """Write all pieces, however little the system takes at a time."""
+    for start in range(0, len(pieces), _IOV_MAX):
+        batch = pieces[start : start + _IOV_MAX]
+        left = sum(map(len, batch))
+        written = os.writev(descriptor, batch)
+        if written < left:
+            rest = memoryview(b"".join(batch))[written:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]

@@ -1,0 +1,140 @@
+"""A real daemon for every test that speaks HTTP."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+EVERYTHING = bool(os.environ.get("FILESTORED_TEST_EVERYTHING"))
+
+
+def require_program(name: str) -> str:
+    """Return the path of a program a test needs; leave the test out where it is missing, except in CI."""
+    path = shutil.which(name)
+    if path is None:
+        assert not EVERYTHING, f"{name} is not installed"
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+class Daemon:
+    """A daemon in the foreground, in a process of its own."""
+
+    def __init__(self, store: Path, *flags: str, wrapper: tuple[str, ...] = (), env: dict[str, str] | None = None) -> None:
+        self.store = store
+        self.flags = flags
+        self._wrapper = wrapper
+        self._env = {key: value for key, value in os.environ.items() if not key.startswith("FILESTORED_")} | (env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log = store.parent / f"{store.name}.log"
+        self.url = ""
+
+    def start(self, timeout: float = 20) -> "Daemon":
+        """Start it and wait until it answers."""
+        command = [sys.executable, "-m", "filestored", "run", "--host", "127.0.0.1", "--port", "0"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._wrapper, *command, "--store", str(self.store), *self.flags],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, f"the daemon ended:\n{self.read_log()}"
+            if self._is_ready():
+                return self
+            time.sleep(0.02)
+        raise AssertionError(f"the daemon does not answer:\n{self.read_log()}")
+
+    def _is_ready(self) -> bool:
+        try:
+            pid, self.url = (self.store / ".filestored" / "daemon.pid").read_text().split()
+        except (OSError, ValueError):
+            return False
+        if not self._wrapper and int(pid) != self.pid:
+            return False
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/readyz", verify=False).status_code == 200
+        return False
+
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor, or of what wraps it."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        url = httpx.URL(self.url)
+        return url.host, url.port or 0
+
+    def read_log(self) -> str:
+        """Return what it has written so far."""
+        return self.log.read_text(errors="replace")[-8000:]
+
+    def stop(self) -> int:
+        """Stop it in order; return its exit status."""
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            return self._process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would, all its processes."""
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, 9)
+            self._process.wait(10)
+
+    def blob(self, digest: str) -> Path:
+        """Return where the blob lies."""
+        return self.store / digest[:2] / digest
+
+    def leftovers(self) -> list[str]:
+        """Return the names in the staging folder."""
+        return sorted(path.name for path in (self.store / ".filestored" / "tmp").iterdir())
+
+
+StartDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
+    """Start daemons, each in a store of its own unless told which; they end with the test."""
+    daemons: list[Daemon] = []
+
+    def start(
+        *flags: str, store: Path | None = None, wrapper: tuple[str, ...] = (), env: dict[str, str] | None = None
+    ) -> Daemon:
+        daemon = Daemon(store or tmp_path / f"store{len(daemons)}", *flags, wrapper=wrapper, env=env)
+        daemons.append(daemon)
+        return daemon.start()
+
+    yield start
+    for daemon in daemons:
+        daemon.kill()
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon with two workers for all tests of a session that leave its settings alone."""
+    running = Daemon(tmp_path_factory.mktemp("shared") / "store", "--workers", "2").start()
+    yield running
+    assert running.stop() == 0, running.read_log()
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[httpx.Client]:
+    """A client of the session's daemon."""
+    with httpx.Client(base_url=daemon.url, timeout=30) as client:
+        yield client
