@@ -25,10 +25,9 @@ from filestored.catalogue.catalogue import (
     Catalogue,
     Transaction,
     is_catalogue_full,
-    now_milliseconds,
     primary_code,
 )
-from filestored.catalogue.records import FileRecord
+from filestored.catalogue.records import Added, FileRecord, Wish, now_milliseconds
 from filestored.digest import Digest
 from filestored.errors import Busy, FilestoredError, OutOfSpace, StorageFault, is_full
 from filestored.staging import Staged
@@ -40,27 +39,6 @@ _STOP_TIMEOUT_SECONDS = 60
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What an upload says about its file; None where it says nothing.
-
-    ``guessed_type`` serves where no ``media_type`` is given; ``expires_at`` is in milliseconds since 1970.
-    """
-
-    name: str | None = None
-    media_type: str | None = None
-    guessed_type: str = "application/octet-stream"
-    expires_at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What came of an upload: the file as it is now, and whether it is new for this owner."""
-
-    file: FileRecord
-    is_new: bool
 
 
 class Change(Protocol[T_co]):
@@ -226,6 +204,7 @@ class Committer:
             loops = {waiting.loop for waiting in batch}
             for loop in loops:
                 loop.call_soon_threadsafe(_answer, [waiting for waiting in batch if waiting.loop is loop])
+            self._catalogue.limit_wal()
 
     def _commit(self, batch: list[_Waiting[Any]]) -> None:
         """Carry out a batch; where it fails as a whole, each change by itself, so that one fault stays one's own."""
@@ -249,14 +228,17 @@ class Committer:
         if not isinstance(waiting.change, DeleteFile):
             return
         try:
-            self._reserve.unlink()
+            # it may be gone: another worker is using it, or the disk had no room for it
+            self._reserve.unlink(missing_ok=True)
+            # deletes of small blobs would otherwise add more to the log than they free
+            self._catalogue.reuse_wal()
             self._carry_out([waiting])
         except Exception as error:
             waiting.error = error
         else:
             waiting.error = None
-            with contextlib.suppress(OSError):
-                keep_reserve(self._reserve)
+        with contextlib.suppress(OSError):
+            keep_reserve(self._reserve)
 
     def _carry_out(self, batch: list[_Waiting[Any]]) -> None:
         if self._durable:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,11 @@ from loguru import logger
 
 from filestored.access import Permission, Principal
 from filestored.blobs.disk import DiskBlobStore
-from filestored.blobs.layout import StoreFolder
+from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
 from filestored.blobs.store import BlobHandle
-from filestored.catalogue.catalogue import Catalogue, now_milliseconds
-from filestored.catalogue.records import FileRecord
-from filestored.committer import Added, AddFiles, Committer, DeleteFile, Wish, keep_reserve, settle_removals
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import Added, FileRecord, Wish, now_milliseconds
+from filestored.committer import AddFiles, Committer, DeleteFile, keep_reserve, settle_removals
 from filestored.digest import Algorithm, Digest, algorithm_of
 from filestored.errors import NotFound, OutOfSpace, StartError
 from filestored.shared import Shared
@@ -180,18 +181,36 @@ def prepare(folder: StoreFolder, catalogue: Path | None) -> None:
 
     Call it once, under the daemon's lock. Its cost does not grow with the store. Raises StartError.
     """
-    Catalogue.prepare(catalogue or folder.catalogue_file)
+    has_room = True
+    try:
+        Catalogue.prepare(catalogue or folder.catalogue_file)
+    except StartError:
+        # SQLite needs a little room to open its files; who cannot start cannot delete either
+        if not _give_up_reserve(folder):
+            raise
+        has_room = False
+        Catalogue.prepare(catalogue or folder.catalogue_file)
     try:
         with _recovering(folder, catalogue) as (blobs, rows):
             removed = Staging(blobs.staging, folder.algorithm, ThreadPoolExecutor(1), durable=False).clear()
             settle_removals(rows, blobs, flush=True)
-        with contextlib.suppress(OSError):
-            keep_reserve(folder.reserve_file)
+        if has_room:
+            with contextlib.suppress(OSError):
+                keep_reserve(folder.reserve_file)
         Shared(folder.shared_file).close()
     except (OSError, sqlite3.Error) as error:
         raise StartError(f"the store {folder.path} cannot be used: {error}") from error
     if removed:
         logger.info("{} unfinished uploads of an earlier run were removed", removed)
+
+
+def _give_up_reserve(folder: StoreFolder) -> bool:
+    """Give the reserve's space to a disk that has none left; False where that is no help."""
+    space = os.statvfs(folder.path)
+    if space.f_bavail * space.f_frsize >= RESERVE_BYTES or not folder.reserve_file.exists():
+        return False
+    folder.reserve_file.unlink()
+    return True
 
 
 @contextlib.contextmanager

@@ -38,10 +38,14 @@ from filestored.blobs.layout import StoreFolder
 from filestored.daemon import LastStart, StoreLock
 from filestored.errors import FilestoredError, StartError
 from filestored.settings import Settings
-from filestored.signals import leave_on_signal
+from filestored.signals import heed_signals, leave_if_told
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
+
+    from filestored.api.exchange import Message, Receive, Scope, Send
+
+    AsgiCallable = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DRAIN_SECONDS = 30
 """How long running requests may take to finish when the daemon is told to stop."""
@@ -49,11 +53,6 @@ DRAIN_SECONDS = 30
 _BACKPRESSURE = 16384
 _PR_SET_PDEATHSIG = 1
 _SIGNAL_SECONDS = 0.2
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Endpoint(NamedTuple):
@@ -71,14 +70,16 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
     catalogue cannot be used, or a worker cannot start. Call it from the main thread.
     """
     try:
-        leave_on_signal()
+        heed_signals()
         folder = StoreFolder.adopt(settings.store, settings.hash)
         with StoreLock.take(folder.pid_file) as lock:
             logs.configure(settings.log, settings.log_format, settings.log_file)
             _remember(last_start, folder)
             from filestored.filestore import prepare
 
+            leave_if_told()
             prepare(folder, settings.catalogue_path)
+            leave_if_told()
             _require_certificate(settings)
             endpoint = find_endpoint(settings)
             _raise_descriptor_limit()
@@ -163,7 +164,9 @@ def _supervise(settings: Settings, endpoint: Endpoint) -> int:
     multiprocessing.set_start_method("spawn", force=True)
     failures, failure = multiprocessing.Pipe(duplex=False)
     granian = _granian(settings, endpoint)
-    _take_interrupts()
+    # the last look, when Granian has taken the signals over and has not started a worker yet
+    granian.on_startup(leave_if_told)
+    granian.main_loop_interrupt = _Rest()
     with _quiet_when_stopping(granian):
         try:
             granian.serve(target_loader=partial(load_application, settings, failure), wrap_loader=False)
@@ -177,18 +180,26 @@ def _supervise(settings: Settings, endpoint: Endpoint) -> int:
     return 0
 
 
-def _take_interrupts() -> None:
-    """Keep Ctrl-C from the workers, which inherit the mask: the supervisor tells them when to end."""
-    # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+class _Rest(threading.Event):
+    """What the supervisor waits on; SIGINT comes through only meanwhile.
 
-    def wait() -> None:
-        while True:
-            signal.sigwait({signal.SIGINT})
-            os.kill(os.getpid(), signal.SIGTERM)
+    Workers inherit the mask of the moment they are started in: Ctrl-C reaches the supervisor alone, which
+    tells them when to end.
+    """
 
-    threading.Thread(target=wait, name="interrupts", daemon=True).start()
+    def __init__(self) -> None:
+        super().__init__()
+        # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """See Event."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            return super().wait(timeout)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 @contextlib.contextmanager
@@ -245,7 +256,7 @@ def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
     )
 
 
-def load_application(settings: Settings, failure: Connection) -> Application:
+def load_application(settings: Settings, failure: Connection) -> "AsgiCallable":
     """Build the ASGI application of one worker. Where that fails, tell the supervisor why and wait for the end."""
     _die_with_supervisor()
     # uvloop loses a signal that comes between two runs of the loop, as here between lifespan and requests
@@ -258,7 +269,7 @@ def load_application(settings: Settings, failure: Connection) -> Application:
         _give_up(error, failure)
     atexit.register(access_log.close)
 
-    def serve_scope(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def serve_scope(scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
         if scope["type"] == "lifespan":
             return _live(application, scope, receive, send)
         return application(scope, receive, send)
@@ -266,10 +277,10 @@ def load_application(settings: Settings, failure: Connection) -> Application:
     return serve_scope
 
 
-async def _live(application: Application, scope: Scope, receive: Receive, send: Send) -> None:
+async def _live(application: "AsgiCallable", scope: "Scope", receive: "Receive", send: "Send") -> None:
     """Pass the lifespan on; let SIGTERM in as soon as the loop runs for requests."""
 
-    async def send_and_listen(message: dict[str, Any]) -> None:
+    async def send_and_listen(message: "Message") -> None:
         await send(message)
         if message["type"] == "lifespan.startup.complete":
             asyncio.get_running_loop().call_later(_SIGNAL_SECONDS, _unblock)
@@ -281,7 +292,7 @@ def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def _build(settings: Settings, access_log: logs.AccessLog) -> Application:
+def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
     """Put the parts of a worker together: the only place that turns settings into objects."""
     from filestored.api.app import Application
     from filestored.api.limits import Limits

@@ -3,17 +3,26 @@
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+
+_has_come = False
 
 
-def leave_on_signal() -> None:
-    """Let SIGTERM and SIGINT end the program in order, with status 0, until something else takes them over.
+def heed_signals() -> None:
+    """Take note of SIGTERM and SIGINT until something else handles them. Call it from the main thread.
 
-    Without a handler process 1 of a container would not even notice a SIGTERM. Call it from the main thread.
+    Without a handler process 1 of a container would not even notice a SIGTERM. The handler raises nothing:
+    libraries swallow what is raised in the middle of their work, and a store is not left half prepared.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+        signal.signal(number, _note)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
+def leave_if_told() -> None:
+    """End the program with status 0 if a signal has come."""
+    if _has_come:
+        sys.exit(0)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _has_come
+    _has_come = True

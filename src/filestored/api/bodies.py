@@ -10,8 +10,7 @@ from filestored.api.integrity import Expected
 from filestored.api.limits import MULTIPART_OVERHEAD, Limits
 from filestored.api.multipart import MultipartReader, PartBegin, PartBody
 from filestored.api.stalls import Stalled, Stalls
-from filestored.catalogue.catalogue import now_milliseconds
-from filestored.committer import Wish
+from filestored.catalogue.records import Wish, now_milliseconds
 from filestored.digest import Algorithm, Digest, algorithm_of, parse_digest
 from filestored.errors import BadRequest, ClientGone, DigestMismatch, RequestTimeout, TooLarge
 from filestored.filestore import Filestore

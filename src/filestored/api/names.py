@@ -20,12 +20,12 @@ _MAX_SUFFIX_BYTES = 32
 _UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOT_PLAIN = re.compile(r'[^ -~]|["%\\/]')
 
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _QUOTED = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
-_PARAMETER = re.compile(rf'(?:^|;)[ \t]*({_TOKEN})[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
+_PARAMETER = re.compile(rf'(?:^|;)[ \t]*({_WORD})[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
 _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'([A-Za-z0-9!#$&+.^_`|~%-]*)", re.IGNORECASE | re.ASCII)
-_MEDIA_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})[ \t]*((?:;[ \t]*(?:{_TOKEN}=(?:{_TOKEN}|{_QUOTED})[ \t]*)?)*)")
-_MEDIA_PARAMETER = re.compile(rf"{_TOKEN}=(?:{_TOKEN}|{_QUOTED})")
+_MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD})[ \t]*((?:;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED})[ \t]*)?)*)")
+_MEDIA_PARAMETER = re.compile(rf"{_WORD}=(?:{_WORD}|{_QUOTED})")
 
 # what Python does not know, or not in every version; a compressed file is what it is, not what is in it
 _MORE_TYPES = {
@@ -93,11 +93,9 @@ def clean_name(raw: str) -> str | None:
     if len(name.encode()) <= MAX_NAME_BYTES:
         return name
     stem, dot, extension = name.rpartition(".")
-    suffix = (dot + extension).encode() if stem else b""
-    if len(suffix) > _MAX_SUFFIX_BYTES:
-        stem, suffix = name, b""
-    kept = (stem if suffix else name).encode()[: MAX_NAME_BYTES - len(suffix)]
-    return kept.decode(errors="ignore") + suffix.decode()
+    suffix = dot + extension if stem and len(extension.encode()) < _MAX_SUFFIX_BYTES else ""
+    kept = name.removesuffix(suffix).encode()[: MAX_NAME_BYTES - len(suffix.encode())]
+    return kept.decode(errors="ignore") + suffix
 
 
 def disposition_parameters(value: str) -> dict[str, str]:
@@ -108,7 +106,10 @@ def disposition_parameters(value: str) -> dict[str, str]:
     """
     parameters: dict[str, str] = {}
     for match in _PARAMETER.finditer(value):
-        parameters.setdefault(match[1].lower(), _unquoted(match[2].rstrip(" \t")))
+        name, text = match[1].lower(), _unquoted(match[2].rstrip(" \t"))
+        if not name.endswith("*"):
+            text = text.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+        parameters.setdefault(name, text)
     return parameters
 
 
@@ -164,7 +165,7 @@ def is_harmless_inline(media_type: str) -> bool:
     kind, _, subtype = essence.partition("/")
     if kind in ("image", "audio", "video"):
         # anything made of XML can hold scripts, whatever it is called
-        return re.fullmatch(_TOKEN, subtype) is not None and "svg" not in subtype and "xml" not in subtype
+        return re.fullmatch(_WORD, subtype) is not None and "svg" not in subtype and "xml" not in subtype
     return essence == "text/plain"
 
 
@@ -172,8 +173,8 @@ def _unquoted(text: str) -> str:
     """Return the value of a parameter without quotation marks and escapes."""
     if len(text) >= 2 and text[0] == text[-1] == '"':
         # other backslashes stay: browsers do not escape them, and old ones send whole Windows paths
-        text = re.sub(r'\\(["\\])', r"\1", text[1:-1])
-    return text.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+        return re.sub(r'\\(["\\])', r"\1", text[1:-1])
+    return text
 
 
 def _decode_extended(text: str) -> str | None:

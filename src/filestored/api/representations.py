@@ -5,8 +5,7 @@ import re
 from datetime import UTC, datetime
 
 from filestored.api.exchange import Exchange, Headers
-from filestored.catalogue.records import FileRecord
-from filestored.committer import Added
+from filestored.catalogue.records import Added, FileRecord
 from filestored.digest import Algorithm, algorithm_of
 
 PLAIN = (b"content-type", b"text/plain; charset=utf-8")

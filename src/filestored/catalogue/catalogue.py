@@ -3,7 +3,6 @@
 import contextlib
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,8 @@ from filestored.digest import Digest
 from filestored.errors import StartError
 
 BUSY_TIMEOUT_SECONDS = 20
-_CHECKPOINT_EVERY_PAGES = 8000
-
-
-def now_milliseconds() -> int:
-    """Return the time in the catalogue's unit: milliseconds since 1970 (UTC)."""
-    return time.time_ns() // 1_000_000
+_CHECKPOINT_EVERY_PAGES = 4000
+_MAX_WAL_BYTES = 32 << 20
 
 
 class _Prepared:
@@ -108,6 +103,7 @@ class Catalogue:
     def __init__(self, path: Path, *, durable: bool) -> None:
         """Open the catalogue; ``durable`` commits survive a power cut, others at least a crash of the program."""
         self._synchronous = "FULL" if durable else "NORMAL"
+        self._wal = path.with_name(f"{path.name}-wal")
         self._engine = _engine(path, self._synchronous)
         self._writer: sqlite3.Connection = _driver_connection(self._engine)
         self._readers = threading.local()
@@ -147,6 +143,20 @@ class Catalogue:
             if not flushed:
                 cursor.execute(f"PRAGMA synchronous={self._synchronous}")
             cursor.close()
+
+    def limit_wal(self) -> None:
+        """Fold a write-ahead log that readers have kept from being folded, and so grew, into the database."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if self._wal.stat().st_size > _MAX_WAL_BYTES:
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def reuse_wal(self) -> None:
+        """Fold the write-ahead log into the database, so that what follows overwrites it instead of adding to it.
+
+        Does what it can: the next transaction will show whether there is room.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA wal_checkpoint(RESTART)")
 
     @staticmethod
     def prepare(path: Path) -> None:

@@ -1,8 +1,14 @@
-"""What the catalogue keeps."""
+"""What the catalogue keeps, and what uploads say of it."""
 
+import time
 from dataclasses import dataclass
 
 from filestored.digest import Digest
+
+
+def now_milliseconds() -> int:
+    """Return the time in the catalogue's unit: milliseconds since 1970 (UTC)."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +30,24 @@ class FileRecord:
     def is_live(self, now: int) -> bool:
         """Tell whether the file is still to be had at ``now`` (milliseconds since 1970)."""
         return self.expires_at is None or now < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an upload says about its file; None where it says nothing.
+
+    ``guessed_type`` serves where no ``media_type`` is given; ``expires_at`` is in milliseconds since 1970.
+    """
+
+    name: str | None = None
+    media_type: str | None = None
+    guessed_type: str = "application/octet-stream"
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of an upload: the file as it is now, and whether it is new for this owner."""
+
+    file: FileRecord
+    is_new: bool

@@ -13,7 +13,7 @@ import click
 
 from filestored import __version__
 from filestored.errors import FilestoredError, SettingsError
-from filestored.signals import leave_on_signal
+from filestored.signals import heed_signals
 
 # the line of help stands here so that listing the commands imports none of them
 _COMMANDS = {
@@ -40,7 +40,7 @@ class Commands(click.Group):
             return None
         if cmd_name == "run":
             # before the imports: they take longer than a container may wait to stop
-            leave_on_signal()
+            heed_signals()
         module, summary = _COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(module), cmd_name)
         command.help = summary

@@ -1,0 +1,109 @@
+"""The catalogue: its tables, its transactions, and what happens when two write at once."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import filestored.catalogue
+from filestored.catalogue import schema
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import FileRecord
+from filestored.catalogue.tables import schema as tables
+from filestored.digest import Digest
+from filestored.errors import StartError
+
+DIGEST = Digest("ab" * 32)
+
+
+def record(owner: str = "a", created_at: int = 1) -> FileRecord:
+    return FileRecord(DIGEST, owner, "name", "text/plain", 3, created_at, None)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    Catalogue.prepare(tmp_path / "catalogue.sqlite3")
+    return tmp_path / "catalogue.sqlite3"
+
+
+@pytest.fixture
+def catalogue(path: Path) -> Catalogue:
+    return Catalogue(path, durable=False)
+
+
+def test_the_migrations_make_the_tables_that_the_program_uses(path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables) == []
+    engine.dispose()
+
+
+def test_the_newest_migration_is_the_one_the_program_asks_for() -> None:
+    folder = Path(filestored.catalogue.__file__).parent / "migrations"
+    assert ScriptDirectory(folder).get_current_head() == schema.LATEST
+
+
+def test_files_are_found_first_owner_first(catalogue: Catalogue) -> None:
+    with catalogue.transaction() as transaction:
+        transaction.insert(record("late", 2))
+        transaction.insert(record("early", 1))
+    assert [file.owner for file in catalogue.find(DIGEST)] == ["early", "late"]
+    catalogue.close()
+
+
+def test_a_transaction_that_fails_leaves_nothing(catalogue: Catalogue) -> None:
+    with pytest.raises(ZeroDivisionError), catalogue.transaction() as transaction:
+        transaction.insert(record())
+        raise ZeroDivisionError
+    assert catalogue.find(DIGEST) == []
+    catalogue.close()
+
+
+def test_a_second_writer_waits_for_the_first(path: Path, catalogue: Catalogue) -> None:
+    other = Catalogue(path, durable=False)
+    done = threading.Event()
+
+    def write() -> None:
+        with other.transaction() as transaction:
+            transaction.insert(record("second"))
+        done.set()
+
+    with catalogue.transaction() as transaction:
+        transaction.insert(record("first"))
+        thread = threading.Thread(target=write)
+        thread.start()
+        assert not done.wait(0.3)
+    thread.join(10)
+    assert done.is_set()
+    assert len(catalogue.find(DIGEST)) == 2
+    catalogue.close()
+
+
+def test_programs_that_start_together_prepare_one_catalogue(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from filestored.catalogue.catalogue import Catalogue; "
+    code += "Catalogue.prepare(Path(sys.argv[1]))"
+    programs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "c.sqlite3")]) for _ in range(3)]
+    assert [program.wait(30) for program in programs] == [0, 0, 0]
+
+
+def test_a_catalogue_of_a_newer_program_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StartError, match="newer version"):
+        Catalogue.prepare(path)
+
+
+def test_a_file_that_is_no_catalogue_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("not a database, certainly not one" * 100)
+    with pytest.raises(StartError, match="cannot be used"):
+        Catalogue.prepare(tmp_path / "c")
+    with pytest.raises(StartError, match="cannot be used"):
+        Catalogue.prepare(tmp_path / "missing" / "c")

@@ -1,0 +1,180 @@
+"""The filestore: owners, lives and the blobs they share."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filestored import filestore as module
+from filestored.access import Permission, Principal
+from filestored.blobs.layout import StoreFolder
+from filestored.catalogue.records import Added, Wish, now_milliseconds
+from filestored.digest import Algorithm, Digest
+from filestored.errors import Forbidden, NotFound, OutOfSpace
+from filestored.filestore import Filestore
+
+USER = Permission.READ | Permission.WRITE | Permission.DELETE
+ANNA, BORIS = Principal("anna", USER), Principal("boris", USER)
+ADMIN = Principal("root", USER | Permission.ADMIN)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StoreFolder:
+    folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
+    module.prepare(folder, None)
+    return folder
+
+
+@pytest.fixture(params=[True, False], ids=["full", "relaxed"])
+def store(folder: StoreFolder, request: pytest.FixtureRequest) -> Iterator[Filestore]:
+    opened = Filestore(folder, None, durable=request.param)
+    yield opened
+    opened.close()
+
+
+async def add(store: Filestore, who: Principal, body: bytes, wish: Wish | None = None) -> Added:
+    with store.hold(body) as staged:
+        (added,) = await store.add(who, [(staged, wish or Wish())])
+    return added
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 30))
+
+
+def path_of(folder: StoreFolder, digest: Digest) -> Path:
+    return folder.path / digest[:2] / digest
+
+
+def test_a_blob_goes_with_its_last_owner(store: Filestore, folder: StoreFolder) -> None:
+    async def story() -> None:
+        digest = (await add(store, ANNA, b"shared")).file.digest
+        assert (await add(store, BORIS, b"shared")).is_new
+        await store.delete(ANNA, digest)
+        with pytest.raises(NotFound):
+            await store.delete(ANNA, digest)
+        assert path_of(folder, digest).read_bytes() == b"shared"
+        await store.delete(BORIS, digest)
+        assert not path_of(folder, digest).exists()
+
+    run(story)
+
+
+def test_an_admin_deletes_for_all(store: Filestore) -> None:
+    async def story() -> None:
+        digest = (await add(store, ANNA, b"x")).file.digest
+        await add(store, BORIS, b"x")
+        await store.delete(ADMIN, digest)
+        with pytest.raises(NotFound):
+            await store.open(ANNA, digest)
+
+    run(story)
+
+
+def test_readers_are_told_their_own_name_else_the_first_owners(store: Filestore) -> None:
+    async def story() -> None:
+        digest = (await add(store, ANNA, b"x", Wish(name="annas.txt"))).file.digest
+        await asyncio.sleep(0.005)
+        await add(store, BORIS, b"x", Wish(name="boriss.txt"))
+        names = [(await store.open(who, digest)).record for who in (ANNA, BORIS, ADMIN)]
+        assert [record and record.name for record in names] == ["annas.txt", "boriss.txt", "annas.txt"]
+
+    run(story)
+
+
+def test_without_a_permission_nothing_happens(store: Filestore) -> None:
+    async def story() -> None:
+        nobody = Principal("nobody", Permission(0))
+        digest = (await add(store, ANNA, b"x")).file.digest
+        with pytest.raises(Forbidden):
+            await add(store, nobody, b"y")
+        with pytest.raises(Forbidden):
+            await store.open(nobody, digest)
+        with pytest.raises(Forbidden):
+            await store.delete(nobody, digest)
+        assert (await store.open(ANNA, digest)).blob.size == 1
+
+    run(story)
+
+
+def test_an_upload_after_expiry_begins_a_new_life(store: Filestore) -> None:
+    async def story() -> None:
+        past = Wish(name="old", expires_at=now_milliseconds() - 1)
+        digest = (await add(store, ANNA, b"x", past)).file.digest
+        with pytest.raises(NotFound):
+            await store.open(ANNA, digest)
+        again = await add(store, ANNA, b"x")
+        assert again.is_new
+        assert (again.file.name, again.file.expires_at) == (None, None)
+        assert (await store.open(ANNA, digest)).blob.size == 1
+
+    run(story)
+
+
+def test_a_delete_and_an_upload_of_the_same_bytes_in_any_order(store: Filestore, folder: StoreFolder) -> None:
+    async def story() -> None:
+        for _ in range(30):
+            digest = (await add(store, ANNA, b"x")).file.digest
+            deletion = asyncio.create_task(store.delete(ANNA, digest))
+            await add(store, BORIS, b"x")
+            await deletion
+            assert path_of(folder, digest).read_bytes() == b"x"
+            await store.delete(BORIS, digest)
+
+    run(story)
+
+
+def test_many_small_uploads_at_once_are_all_there(store: Filestore, folder: StoreFolder) -> None:
+    async def story() -> None:
+        bodies = [os.urandom(100) for _ in range(300)]
+        added = await asyncio.gather(*(add(store, ANNA, body) for body in bodies))
+        for body, item in zip(bodies, added, strict=True):
+            assert path_of(folder, item.file.digest).read_bytes() == body
+        assert os.listdir(folder.private / "tmp") == []
+
+    run(story)
+
+
+def test_a_receiver_left_early_leaves_nothing(store: Filestore, folder: StoreFolder) -> None:
+    async def story() -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with store.receive() as receiver:
+                await receiver.write(os.urandom(3 << 20))
+                raise ZeroDivisionError
+        async with store.receive() as receiver:
+            await receiver.write(os.urandom(3 << 20))
+            staged = await receiver.finish()
+        with staged:
+            assert len(os.listdir(folder.private / "tmp")) == 1
+        assert os.listdir(folder.private / "tmp") == []
+
+    run(story)
+
+
+def test_removals_that_a_crash_left_undone_are_carried_out_at_start(folder: StoreFolder) -> None:
+    store = Filestore(folder, None, durable=True)
+
+    async def story() -> None:
+        gone = (await add(store, ANNA, b"gone")).file.digest
+        kept = (await add(store, ANNA, b"kept")).file.digest
+        with store._catalogue.transaction() as transaction:
+            transaction.delete(gone, None)
+            transaction.add_removal(gone)
+            transaction.add_removal(kept)
+
+    run(story)
+    store.close()
+    (folder.private / "tmp" / "leftover").write_bytes(b"half a body")
+    module.prepare(folder, None)
+    assert sorted(path.read_bytes() for path in folder.path.glob("??/*")) == [b"kept"]
+    assert os.listdir(folder.private / "tmp") == []
+
+
+def test_room_is_kept_free(folder: StoreFolder) -> None:
+    store = Filestore(folder, None, durable=False, min_free_bytes=1 << 62)
+    with pytest.raises(OutOfSpace, match="free"):
+        store.require_room(1)
+    store.close()

@@ -1,0 +1,42 @@
+"""The project's own promises: pinned libraries, no addresses of registries, one list of dependencies."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _lines(name: str) -> set[str]:
+    return {line for line in (ROOT / "requirements" / name).read_text().splitlines() if not line.startswith("#")}
+
+
+def test_the_lock_is_made_from_the_projects_dependencies() -> None:
+    assert set(PROJECT["project"]["dependencies"]) <= _lines("run.in")
+    assert set(PROJECT["dependency-groups"]["dev"]) == _lines("dev.in")
+
+
+def test_the_lock_has_hashes_and_no_addresses() -> None:
+    for name in ("run.txt", "dev.txt"):
+        text = (ROOT / "requirements" / name).read_text()
+        assert "://" not in text
+        pinned = re.findall(r"^([\w.-]+)==", text, re.MULTILINE)
+        assert len(pinned) > 5
+        assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_both_readmes_show_the_same_commands_under_as_many_headings() -> None:
+    english, russian = ((ROOT / name).read_text() for name in ("README.md", "README.ru.md"))
+
+    def blocks(text: str) -> list[str]:
+        return [re.sub(r"\s+#.*", "", block) for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+
+    assert blocks(english) == blocks(russian)
+    assert len(re.findall(r"^#+ ", english, re.MULTILINE)) == len(re.findall(r"^#+ ", russian, re.MULTILINE))
+
+
+def test_imports_point_one_way() -> None:
+    subprocess.run([Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, check=True, capture_output=True, timeout=100)
