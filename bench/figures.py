@@ -88,8 +88,9 @@ class Outcome:
         return not self.failure and len(quiet) < min(2, len(self.rounds))
 
     def is_disturbed(self) -> bool:
-        """Tell whether even the rounds that count were disturbed, so that the verdict says little."""
-        return any(disturbance(one) > QUIET for one in self.quiet_rounds())
+        """Tell whether even the rounds that count were disturbed, so that a comparison says little."""
+        compared = isinstance(self.workload.task.goal, Ratio)
+        return compared and any(disturbance(one) > QUIET for one in self.quiet_rounds())
 
     def figures(self, side: str) -> list[Figure]:
         """Return one side's figures of the rounds that count."""

@@ -71,7 +71,7 @@ def _row(outcome: Outcome) -> str:
     task, ratio = outcome.workload.task, outcome.ratio()
     ours, theirs = (_spread(_values(outcome, side)) for side in ("filestored", "reference"))
     shown = f"{ratio:.2f}" if ratio is not None else "-"
-    verdict = outcome.verdict() if outcome.rounds or outcome.failure else "not measured: out of time"
+    verdict = outcome.verdict() if outcome.rounds or outcome.failure else "not measured"
     if outcome.is_disturbed():
         verdict += f" (others used {max(map(disturbance, outcome.quiet_rounds())):.1f} CPUs meanwhile)"
     return _COLUMNS.format(task.name, task.unit, ours, theirs, shown, *_spell_goal(task.goal), verdict)

@@ -27,7 +27,9 @@ def require_program(name: str) -> str:
 class Daemon:
     """A daemon in the foreground, in a process of its own."""
 
-    def __init__(self, store: Path, *flags: str, wrapper: tuple[str, ...] = (), env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, store: Path, *flags: str, wrapper: tuple[str, ...] = (), env: dict[str, str] | None = None
+    ) -> None:
         self.store = store
         self.flags = flags
         self._wrapper = wrapper

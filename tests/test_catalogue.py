@@ -59,9 +59,13 @@ def test_files_are_found_first_owner_first(catalogue: Catalogue) -> None:
 
 
 def test_a_transaction_that_fails_leaves_nothing(catalogue: Catalogue) -> None:
-    with pytest.raises(ZeroDivisionError), catalogue.transaction() as transaction:
-        transaction.insert(record())
-        raise ZeroDivisionError
+    def fail() -> None:
+        with catalogue.transaction() as transaction:
+            transaction.insert(record())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert catalogue.find(DIGEST) == []
     catalogue.close()
 

@@ -139,11 +139,14 @@ def test_many_small_uploads_at_once_are_all_there(store: Filestore, folder: Stor
 
 
 def test_a_receiver_left_early_leaves_nothing(store: Filestore, folder: StoreFolder) -> None:
+    async def fail() -> None:
+        async with store.receive() as receiver:
+            await receiver.write(os.urandom(3 << 20))
+            raise ZeroDivisionError
+
     async def story() -> None:
         with pytest.raises(ZeroDivisionError):
-            async with store.receive() as receiver:
-                await receiver.write(os.urandom(3 << 20))
-                raise ZeroDivisionError
+            await fail()
         async with store.receive() as receiver:
             await receiver.write(os.urandom(3 << 20))
             staged = await receiver.finish()

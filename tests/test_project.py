@@ -32,11 +32,19 @@ def test_both_readmes_show_the_same_commands_under_as_many_headings() -> None:
     english, russian = ((ROOT / name).read_text() for name in ("README.md", "README.ru.md"))
 
     def blocks(text: str) -> list[str]:
-        return [re.sub(r"\s+#.*", "", block) for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+        return [
+            re.sub(r"\s+#.*", "", block) for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        ]
 
     assert blocks(english) == blocks(russian)
     assert len(re.findall(r"^#+ ", english, re.MULTILINE)) == len(re.findall(r"^#+ ", russian, re.MULTILINE))
 
 
 def test_imports_point_one_way() -> None:
-    subprocess.run([Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, check=True, capture_output=True, timeout=100)
+    subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )

@@ -20,8 +20,8 @@ def path(tmp_path: Path) -> Path:
 def test_a_change_in_one_process_is_seen_in_another(path: Path) -> None:
     mine = Shared(path)
     before = mine.generation(DIGEST)
-    code = "import sys; from pathlib import Path; from filestored.shared import Shared; from filestored.digest import Digest; "
-    code += f"Shared(Path(sys.argv[1])).renew(Digest('{DIGEST}'))"
+    code = "import sys; from pathlib import Path; from filestored.shared import Shared; "
+    code += f"Shared(Path(sys.argv[1])).renew('{DIGEST}')"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     assert mine.generation(DIGEST) != before
     mine.close()

@@ -12,7 +12,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -44,52 +44,36 @@ T_co = TypeVar("T_co", covariant=True)
 class Change(Protocol[T_co]):
     """Something to do to the store inside a write transaction. May be carried out again after a failure."""
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore) -> T_co:
+    digests: list[Digest]
+    """What it changes."""
+
+    staged: list[Staged]
+    """The bytes it publishes."""
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> T_co:
         """Do it; what it returns is the answer once everything is durable."""
-
-    @property
-    def digests(self) -> Iterable[Digest]:
-        """What it changes."""
-
-    @property
-    def staged(self) -> Iterable[Staged]:
-        """The bytes it publishes."""
 
 
 class AddFiles:
     """Publish staged bodies and record their files: all of them or none."""
 
     def __init__(self, owner: str, bodies: list[tuple[Staged, Wish]]) -> None:
+        self.staged = [staged for staged, _ in bodies]
+        self.digests = [staged.digest for staged in self.staged]
+        self.published: list[Digest] = []
+        """The blobs that were not there before."""
         self._owner = owner
         self._bodies = bodies
-        self._published: list[Staged] = []
 
-    @property
-    def staged(self) -> Iterable[Staged]:
-        """The bytes it publishes."""
-        return [staged for staged, _ in self._bodies]
-
-    @property
-    def digests(self) -> Iterable[Digest]:
-        """What it changes."""
-        return [staged.digest for staged, _ in self._bodies]
-
-    @property
-    def published(self) -> Iterable[Digest]:
-        """The blobs that were not there before."""
-        return [staged.digest for staged in self._published]
-
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore) -> list[Added]:
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> list[Added]:
         """Publish and record."""
-        now = now_milliseconds()
         return [self._add(transaction, blobs, staged, wish, now) for staged, wish in self._bodies]
 
     def _add(self, transaction: Transaction, blobs: DiskBlobStore, staged: Staged, wish: Wish, now: int) -> Added:
         if blobs.publish(staged):
             staged.is_published()
-            self._published.append(staged)
-        rows = transaction.find(staged.digest)
-        old = next((file for file in rows if file.owner == self._owner), None)
+            self.published.append(staged.digest)
+        old = transaction.find_own(staged.digest, self._owner)
         new = _merge(old, self._owner, staged, wish, now)
         if old is None:
             transaction.insert(new)
@@ -115,23 +99,17 @@ def _merge(old: FileRecord | None, owner: str, staged: Staged, wish: Wish, now: 
 class DeleteFile:
     """Delete an owner's file, or everybody's; the blob goes with the last."""
 
-    staged: Iterable[Staged] = ()
-
     def __init__(self, digest: Digest, owner: str | None) -> None:
+        self.digests = [digest]
+        self.staged: list[Staged] = []
         self._digest = digest
         self._owner = owner
 
-    @property
-    def digests(self) -> Iterable[Digest]:
-        """What it changes."""
-        return [self._digest]
-
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore) -> bool:
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
         """Delete the rows and decide on the blob; False where there was no such file.
 
         A blob that no row names is anybody's: it goes as well.
         """
-        now = now_milliseconds()
         rows = transaction.find(self._digest)
         mine = [file for file in rows if self._owner in (None, file.owner)]
         if rows and not mine:
@@ -141,6 +119,7 @@ class DeleteFile:
             transaction.delete(self._digest, self._owner)
         if is_there and len(mine) == len(rows):
             transaction.add_removal(self._digest)
+            self.removed = [self._digest]
         return is_there and (not rows or any(file.is_live(now) for file in mine))
 
 
@@ -244,15 +223,27 @@ class Committer:
         if self._durable:
             self._flush_staged([staged for waiting in batch for staged in waiting.change.staged])
         with self._catalogue.transaction() as transaction:
+            now = now_milliseconds()
             for waiting in batch:
-                waiting.outcome = waiting.change.carry_out(transaction, self._blobs)
+                waiting.outcome = waiting.change.carry_out(transaction, self._blobs, now)
             digests = [digest for waiting in batch for digest in waiting.change.digests]
             if self._durable and (len(digests) < _SHARED_FLUSH or not self._blobs.flush_everything()):
                 self._blobs.flush(digests)
-        if any(isinstance(waiting.change, DeleteFile) for waiting in batch):
-            settle_removals(self._catalogue, self._blobs, flush=self._durable)
+        self._settle([waiting.change for waiting in batch if isinstance(waiting.change, DeleteFile)])
         for digest in digests:
             self._changed(digest)
+
+    def _settle(self, deletes: list[DeleteFile]) -> None:
+        """Remove the blobs of deletes that are committed."""
+        if not deletes:
+            return
+        try:
+            settle_removals(self._catalogue, self._blobs, flush=self._durable)
+        except Exception as error:
+            if any(self._blobs.stat(digest) is not None for delete in deletes for digest in delete.removed):
+                raise
+            # the decision is on the disk, the blobs are gone: what is left is done with the next delete or start
+            logger.warning("removed blobs stay noted as to be removed: {}", error)
 
     def _flush_staged(self, bodies: list[Staged]) -> None:
         fresh = [staged for staged in bodies if not staged.is_flushed and self._blobs.needs(staged)]

@@ -100,7 +100,7 @@ class Filestore:
         principal.require(Permission.WRITE)
         for staged, _ in bodies:
             staged.hand_over()
-        return await asyncio.shield(self._committer.submit(AddFiles(principal.owner, bodies)))
+        return await self._committer.submit(AddFiles(principal.owner, bodies))
 
     def require_room(self, size: int) -> None:
         """Raise OutOfSpace unless ``size`` more bytes leave the disk as much free as the settings demand."""
@@ -147,8 +147,7 @@ class Filestore:
     async def delete(self, principal: Principal, digest: Digest) -> None:
         """Delete the caller's file. Raises NotFound where there is none. Durable when it returns."""
         principal.require(Permission.DELETE)
-        change = DeleteFile(digest, principal.claims_of)
-        if not await asyncio.shield(self._committer.submit(change)):
+        if not await self._committer.submit(DeleteFile(digest, principal.claims_of)):
             raise not_found(digest)
 
     # the rest

@@ -97,7 +97,8 @@ def test_text_fields_of_a_form_say_name_and_life_even_after_the_file(client: htt
         + body
         + f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="name"\r\n\r\nreal.txt'.encode()
         + f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="expires_in"\r\n\r\n1h'.encode()
-        + f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="other"\r\n\r\nignored\r\n--{boundary}--\r\n'.encode()
+        + f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="other"\r\n\r\nignored'.encode()
+        + f"\r\n--{boundary}--\r\n".encode()
     )
     headers = {"content-type": f"multipart/form-data; boundary={boundary}", "accept": "application/json"}
     file = client.post("/", content=form, headers=headers).json()

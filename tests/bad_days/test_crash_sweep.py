@@ -62,9 +62,7 @@ def calls_of(daemon: Daemon, act: Callable[[], bool]) -> list[tuple[str, int]]:
 def killed_at(daemon: Daemon, call: str, number: int) -> contextlib.AbstractContextManager[None]:
     """Kill the worker as soon as one of its threads begins its ``number``-th call of a name."""
     (worker,) = worker_pids(daemon)
-    return traced(
-        worker, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}", "-o", "/dev/null"
-    )
+    return traced(worker, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}", "-o", "/dev/null")
 
 
 def answered(ask: Callable[[], httpx.Response]) -> bool:

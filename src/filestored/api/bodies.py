@@ -1,6 +1,6 @@
 """Turning the body of a request into staged files: raw, chunked or multipart, streamed once."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from filestored.api.exchange import Exchange
 from filestored.api.integrity import Expected
 from filestored.api.limits import MULTIPART_OVERHEAD, Limits
 from filestored.api.multipart import MultipartReader, PartBegin, PartBody
-from filestored.api.stalls import Stalled, Stalls
+from filestored.api.stalls import Guard, Stalled, Stalls
 from filestored.catalogue.records import Wish, now_milliseconds
 from filestored.digest import Algorithm, Digest, algorithm_of, parse_digest
 from filestored.errors import BadRequest, ClientGone, DigestMismatch, RequestTimeout, TooLarge
@@ -99,15 +99,16 @@ class Uploads:
         expected = integrity.expected_digests(exchange.headers)
         wish = self._wish(exchange.headers, said, media_type)
         others = self._others(expected, said)
-        body = self._pieces(exchange, self._limits.max_upload_size)
-        first = await anext(body, b"")
+        body = self._body(exchange, self._limits.max_upload_size)
+        first = await body.read()
         if len(first) <= SMALL and len(first) == exchange.content_length:
             staged = self._filestore.hold(first, others)
         else:
             async with self._filestore.receive(others) as receiver:
-                await receiver.write(first)
-                async for piece in body:
+                piece = first
+                while piece:
                     await receiver.write(piece)
+                    piece = await body.read()
                 staged = await receiver.finish()
         stack.enter_context(staged)
         if not staged.size and not media_type:
@@ -124,7 +125,8 @@ class Uploads:
             return self._filestore.receive(self._others(announced, said))
 
         async with _Form(begin, MultipartReader(media_type), stack, limit) as form:
-            async for piece in self._pieces(exchange, None if limit is None else limit + MULTIPART_OVERHEAD):
+            body = self._body(exchange, None if limit is None else limit + MULTIPART_OVERHEAD)
+            while piece := await body.read():
                 for hash_ in whole.values():
                     hash_.update(piece)
                 await form.feed(piece)
@@ -149,34 +151,13 @@ class Uploads:
             name = names.clean_name(part.begin.file_name)
         return _make_wish(name, part.begin.headers.get(b"content-type", b"").decode("latin-1"), said.expires_at)
 
-    async def _pieces(self, exchange: Exchange, most: int | None) -> AsyncIterator[bytes]:
-        """Yield the body as it comes, never more than ``most`` bytes, only to its declared end."""
+    def _body(self, exchange: Exchange, most: int | None) -> "_Body":
+        """Begin to read a body. Raises TooLarge or OutOfSpace where its announced size says so already."""
         announced = exchange.content_length
         if most is not None and announced is not None and announced > most:
             raise _too_large(most)
         self._filestore.require_room(announced or 0)
-        received, room_checked_at = 0, _ROOM_CHECKED_EVERY
-        more = True
-        while more:
-            try:
-                with self._stalls.guard(self._limits.body_timeout):
-                    message = await exchange.receive()
-            except Stalled:
-                seconds = self._limits.body_timeout
-                raise RequestTimeout(f"No byte of the body came for {seconds:g} seconds; nothing was stored.") from None
-            if message["type"] != "http.request":
-                raise ClientGone
-            piece, more = message.get("body", b""), message.get("more_body", False)
-            received += len(piece)
-            if most is not None and received > most:
-                raise _too_large(most)
-            if received >= room_checked_at:
-                room_checked_at = received + _ROOM_CHECKED_EVERY
-                self._filestore.require_room(max((announced or 0) - received, 0))
-            if piece:
-                yield piece
-        if announced is not None and received != announced:
-            raise ClientGone
+        return _Body(exchange, self._stalls.guard(self._limits.body_timeout), most, self._filestore.require_room)
 
     def _wish(self, headers: Mapping[bytes, bytes], said: _Said, media_type: str) -> Wish:
         """Put together what is said about one file."""
@@ -203,6 +184,50 @@ class Uploads:
             # a form may name a hash of another algorithm only before the file: afterwards it cannot be taken any more
             other = staged.others.get(algorithm_of(said.file_hash, own).value)
             _require_same("file_hash", said.file_hash, staged.digest if other is None else other.hex())
+
+
+class _Body:
+    """The bytes of a request as they come: never more than ``most``, and only whole."""
+
+    def __init__(self, exchange: Exchange, guard: Guard, most: int | None, require_room: Callable[[int], None]) -> None:
+        self._exchange = exchange
+        self._guard = guard
+        self._most = most
+        self._require_room = require_room
+        self._announced = exchange.content_length
+        self._received = 0
+        self._room_checked_at = _ROOM_CHECKED_EVERY
+        self._has_more = True
+
+    async def read(self) -> bytes:
+        """Return the next piece, empty at the end.
+
+        Raises RequestTimeout where none comes in time, ClientGone where the body is cut short, TooLarge, OutOfSpace.
+        """
+        piece = b""
+        while self._has_more and not piece:
+            piece = await self._receive()
+        if not piece and self._announced not in (None, self._received):
+            raise ClientGone
+        return piece
+
+    async def _receive(self) -> bytes:
+        try:
+            with self._guard:
+                message = await self._exchange.receive()
+        except Stalled:
+            raise RequestTimeout("The body stopped coming; nothing was stored. Send it again.") from None
+        if message["type"] != "http.request":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        self._has_more = message.get("more_body", False)
+        self._received += len(piece)
+        if self._most is not None and self._received > self._most:
+            raise _too_large(self._most)
+        if self._received >= self._room_checked_at:
+            self._room_checked_at = self._received + _ROOM_CHECKED_EVERY
+            self._require_room(max((self._announced or 0) - self._received, 0))
+        return piece
 
 
 @dataclass(slots=True)

@@ -11,7 +11,10 @@ class Stalled(Exception):
 
 
 class Guard:
-    """A ``with`` block that is left with Stalled when :meth:`moved` is not called for ``timeout`` seconds."""
+    """A ``with`` block that is left with Stalled when :meth:`moved` is not called for ``timeout`` seconds.
+
+    May be entered again and again, by one task; each time begins anew.
+    """
 
     __slots__ = ("_has_fired", "_moves", "_seen", "_since", "_stalls", "_task", "_timeout")
 
@@ -25,7 +28,9 @@ class Guard:
         self._has_fired = False
 
     def __enter__(self) -> "Guard":
-        self._task = asyncio.current_task()
+        if self._task is None:
+            self._task = asyncio.current_task()
+        self._moves += 1
         self._stalls.guards.add(self)
         return self
 

@@ -39,6 +39,7 @@ def _parameters(table: sa.Table) -> dict[str, sa.BindParameter[Any]]:
 _digest: sa.BindParameter[str] = sa.bindparam("digest")
 _owner: sa.BindParameter[str] = sa.bindparam("owner")
 _FIND = _Prepared(sa.select(files).where(files.c.digest == _digest).order_by(files.c.created_at, files.c.owner))
+_FIND_OWN = _Prepared(sa.select(files).where(files.c.digest == _digest, files.c.owner == _owner))
 _INSERT = _Prepared(sa.insert(files).values(_parameters(files)))
 _UPDATE = _Prepared(
     sa.update(files)
@@ -62,6 +63,11 @@ class Transaction:
     def find(self, digest: Digest) -> list[FileRecord]:
         """Return all files under a digest, first owner first, expired ones included."""
         return _find(self._cursor, digest)
+
+    def find_own(self, digest: Digest, owner: str) -> FileRecord | None:
+        """Return an owner's file, expired or not."""
+        row = _FIND_OWN.run(self._cursor, digest=digest, owner=owner).fetchone()
+        return None if row is None else FileRecord(*row)
 
     def insert(self, file: FileRecord) -> None:
         """Add a file its owner does not have yet."""
