@@ -102,6 +102,8 @@ class DeleteFile:
     def __init__(self, digest: Digest, owner: str | None) -> None:
         self.digests = [digest]
         self.staged: list[Staged] = []
+        self.removed: list[Digest] = []
+        """The blobs it decided to remove."""
         self._digest = digest
         self._owner = owner
 
@@ -267,6 +269,8 @@ class Committer:
                 for digest in change.published:
                     if not transaction.is_kept(digest):
                         self._blobs.remove(digest)
+            for digest in change.published:
+                self._changed(digest)
         except Exception as error:
             logger.warning("a failed upload left a blob behind that no file names: {}", error)
 

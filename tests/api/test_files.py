@@ -215,7 +215,8 @@ def test_if_range(client: httpx.Client, digest: str, body: bytes) -> None:
     ranged = {"range": "bytes=0-9"}
     modified = client.head(f"/{digest}").headers["last-modified"]
     for value, status in [
-        (f'"{digest}"', 206), (modified, 206), ('"other"', 200), (f'W/"{digest}"', 200), (formatdate(0, usegmt=True), 200),
+        (f'"{digest}"', 206), (modified, 206), ('"other"', 200), (f'W/"{digest}"', 200),
+        (formatdate(0, usegmt=True), 200),
     ]:  # fmt: skip
         assert client.get(f"/{digest}", headers={**ranged, "if-range": value}).status_code == status
 

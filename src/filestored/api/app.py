@@ -18,7 +18,7 @@ from filestored.api.gate import Gate
 from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, Limits
 from filestored.api.problems import problem
 from filestored.api.root import RootRoutes
-from filestored.api.stalls import Stalls
+from filestored.api.stalls import Stalls, drop_stalled_readers
 from filestored.digest import parse_digest
 from filestored.errors import (
     BadRequest,
@@ -69,6 +69,7 @@ class Application:
         uploads = Uploads(filestore, limits, self._stalls)
         self._root = RootRoutes(filestore, self._gate, uploads, self._downloads)
         self._files = FileRoutes(filestore, self._gate, uploads, self._downloads)
+        self._send_timeout = limits.send_timeout
         self._log = log
         self._is_logging = log.enabled
         self._numbers = count(1)
@@ -185,6 +186,7 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                drop_stalled_readers(self._send_timeout)
                 self._sweep()
                 await send({"type": "lifespan.startup.complete"})
             else:

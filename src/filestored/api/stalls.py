@@ -1,9 +1,12 @@
 """Ending requests that make no progress: one timer for all of them instead of one each."""
 
 import asyncio
+import os
+import socket
 from types import TracebackType
 
 _TICK_SECONDS = 0.25
+_MAX_TIMEOUT_SECONDS = 2_000_000
 
 
 class Stalled(Exception):
@@ -83,3 +86,20 @@ class Stalls:
         for guard in list(self.guards):
             guard.look(now)
         self._schedule()
+
+
+def drop_stalled_readers(timeout: float) -> None:
+    """Have the system end this process's connections whose client takes nothing for ``timeout`` seconds (RFC 5482).
+
+    The server would otherwise keep them for as long as the client likes, to hand over what the request left behind.
+    """
+    milliseconds = int(min(timeout, _MAX_TIMEOUT_SECONDS) * 1000)
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            listening = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with listening:
+            # a connection has from its beginning what is set where it is accepted
+            if listening.family != socket.AF_UNIX and listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
