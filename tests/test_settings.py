@@ -109,7 +109,7 @@ def test_an_unknown_variable_is_a_warning_and_those_of_the_client_are_known() ->
         ("buffer", "lots", "size"),
         ("max_upload_size", "-1", "none"),
         ("body_timeout", "0", "more than 0"),
-        ("send_timeout", "soon", "30s"),
+        ("send_timeout", "soon", "units s, m, h, d, w"),
         ("store", "s3://bucket/x", "only a local folder is supported"),
         ("catalogue", "postgresql://x/y", "PostgreSQL is not supported"),
         ("catalogue", "names.db", "sqlite:///PATH"),

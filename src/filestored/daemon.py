@@ -292,11 +292,20 @@ def stop(store: Path, patience: float = STOP_SECONDS) -> int:
     except OSError as error:
         raise StartError(f"process {holder.pid} cannot be stopped: {error.strerror}") from error
     deadline = time.monotonic() + patience
-    while running_pid(store) == holder.pid:
+    while running_pid(store) == holder.pid or not _has_ended(holder.pid):
         if time.monotonic() > deadline:
             raise StartError(f"process {holder.pid} still runs after {patience:g} seconds")
         time.sleep(_POLL_SECONDS)
     return holder.pid
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    # nobody may be there to collect what is left of it
+    return state in "ZX"
 
 
 def _require_own(pid: int, path: Path) -> None:

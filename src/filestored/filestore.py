@@ -134,10 +134,6 @@ class Filestore:
             raise not_found(digest)
         return OpenFile(digest, algorithm_of(digest, self.algorithm), blob, record, generation)
 
-    def is_current(self, file: OpenFile) -> bool:
-        """Tell whether nothing changed about a file since it was opened, as far as any worker knows."""
-        return self.shared.generation(file.digest) == file.generation
-
     def is_in_place(self, file: OpenFile) -> bool:
         """Tell whether the blob that is held open still is the one under its name."""
         return self._blobs.identity(file.digest) == file.blob.identity

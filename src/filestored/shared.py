@@ -38,7 +38,8 @@ class Shared:
         os.posix_fallocate(self._descriptor, 0, _SIZE)
         self._map = mmap.mmap(self._descriptor, _SIZE)
         view = memoryview(self._map)
-        self._generations = view[:_UPLOADS_AT].cast("Q")
+        self.generations = view[:_UPLOADS_AT].cast("Q")
+        """By slot (see :func:`slot_of`): a number that changes whenever something about a digest there does."""
         self._uploads = view[_UPLOADS_AT:_CLIENTS_AT].cast("Q")
         self._clients = view[_CLIENTS_AT:].cast("H")
         self._slot = self._claim_slot()
@@ -58,18 +59,18 @@ class Shared:
 
     def close(self) -> None:
         """Unmap the file and give the slot back."""
-        for view in (self._generations, self._uploads, self._clients):
+        for view in (self.generations, self._uploads, self._clients):
             view.release()
         self._map.close()
         os.close(self._descriptor)
 
     def generation(self, digest: Digest) -> int:
         """Return a number that differs from now on whenever something about the digest has changed."""
-        return self._generations[int(digest[:4], 16) % _GENERATIONS]
+        return self.generations[slot_of(digest)]
 
     def renew(self, digest: Digest) -> None:
         """Let every worker forget what it remembers of a digest. Call it after the change, before the answer."""
-        self._generations[int(digest[:4], 16) % _GENERATIONS] = time.time_ns() * MAX_WORKERS % 2**64 + self._slot
+        self.generations[slot_of(digest)] = time.time_ns() * MAX_WORKERS % 2**64 + self._slot
 
     def uploads(self) -> int:
         """Return how many uploads are under way, in all workers."""
@@ -86,6 +87,11 @@ class Shared:
         """Note that an upload begins (1) or ends (-1) in this worker."""
         self._uploads[self._slot] += step
         self._clients[self._slot * _CLIENTS + _bucket(client)] += step
+
+
+def slot_of(digest: Digest) -> int:
+    """Return which of the generations a digest shares with some others."""
+    return int(digest[:4], 16) % _GENERATIONS
 
 
 def _bucket(client: str) -> int:

@@ -269,6 +269,9 @@ class Receiver:
         for piece in pieces:
             self._update(piece)
         self._staged.append(pieces)
+        if self._area.durable:
+            # while the rest is still arriving, so that the flush at the end finds little to do
+            self._staged.start_flush()
 
     def _take_last(self, pieces: list[bytes | memoryview]) -> None:
         self._take(pieces)

@@ -16,6 +16,7 @@ from filestored.blobs.store import BlobHandle
 from filestored.digest import Digest
 from filestored.errors import ClientGone, RangeNotSatisfiable
 from filestored.filestore import Filestore, OpenFile
+from filestored.shared import slot_of
 
 SMALL = 64 * 1024
 """Up to this many bytes a file is answered in one message."""
@@ -25,6 +26,7 @@ _IN_FLIGHT = 16 << 20
 # what a file that is held open counts for, so that at most 256 are
 _OPEN_COST = 256 * 1024
 _UNUSED_SECONDS = 5
+_TRUSTED_SECONDS = 1.0
 _CONTENT_POLICY = (b"content-security-policy", b"sandbox; default-src 'none'")
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
@@ -32,7 +34,7 @@ _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 class Download:
     """A file together with the headers of its answers, made once and used for every request."""
 
-    __slots__ = ("body", "etag", "file", "not_modified", "representation", "start", "valid_until")
+    __slots__ = ("body", "etag", "file", "generation", "not_modified", "representation", "slot", "start", "valid_until")
 
     def __init__(self, file: OpenFile, headers: Headers, cached: Headers, body: bytes | None) -> None:
         self.file = file
@@ -43,7 +45,10 @@ class Download:
         self.not_modified: Message = _start(304, cached)
         if body is not None:
             self.body = {"type": "http.response.body", "body": body, "more_body": False}
+        self.slot = slot_of(file.digest)
+        self.generation = file.generation
         self.valid_until = 0.0
+        """Until when (monotonic seconds) it needs no look at disk and clock."""
 
     @property
     def cost(self) -> int:
@@ -64,6 +69,7 @@ class Downloads:
         self._limits = limits
         self._stalls = stalls
         self._streams = 0
+        self._generations = filestore.shared.generations
 
     async def answer(self, exchange: Exchange, principal: Principal, digest: Digest, name: str | None = None) -> None:
         """Answer GET or HEAD with a file; ``name`` is the one its address gives it.
@@ -104,15 +110,14 @@ class Downloads:
 
     def renew(self, key: str, download: Download) -> bool:
         """Tell whether a remembered file still is what is stored; forget it where it is not."""
-        file = download.file
-        now = time.time()
-        if self._filestore.is_current(file) and (file.expires_at is None or now * 1000 < file.expires_at):
-            monotonic = time.monotonic()
+        monotonic = time.monotonic()
+        if self._generations[download.slot] == download.generation:
             if monotonic < download.valid_until:
                 return True
-            if self._filestore.is_in_place(file):
-                left = 1.0 if file.expires_at is None else file.expires_at / 1000 - now
-                download.valid_until = monotonic + min(1.0, left)
+            expires_at = download.file.expires_at
+            left = _TRUSTED_SECONDS if expires_at is None else expires_at / 1000 - time.time()
+            if left > 0 and self._filestore.is_in_place(download.file):
+                download.valid_until = monotonic + min(_TRUSTED_SECONDS, left)
                 return True
         self.hot.drop(key)
         return False
@@ -122,7 +127,7 @@ class Downloads:
         now = time.monotonic()
         for key, download in self.hot.items():
             if download.body is None and (
-                now > download.valid_until + _UNUSED_SECONDS or not self._filestore.is_current(download.file)
+                now > download.valid_until + _UNUSED_SECONDS or self._generations[download.slot] != download.generation
             ):
                 self.hot.drop(key)
 

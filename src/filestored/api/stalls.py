@@ -1,12 +1,14 @@
 """Ending requests that make no progress: one timer for all of them instead of one each."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from types import TracebackType
 
 _TICK_SECONDS = 0.25
 _MAX_TIMEOUT_SECONDS = 2_000_000
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class Stalled(Exception):
@@ -96,10 +98,12 @@ def drop_stalled_readers(timeout: float) -> None:
     milliseconds = int(min(timeout, _MAX_TIMEOUT_SECONDS) * 1000)
     for name in os.listdir("/proc/self/fd"):
         try:
-            listening = socket.socket(fileno=os.dup(int(name)))
+            candidate = socket.socket(fileno=int(name))
         except OSError:
             continue
-        with listening:
+        with contextlib.suppress(OSError):
             # a connection has from its beginning what is set where it is accepted
-            if listening.family != socket.AF_UNIX and listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            if candidate.family in _INTERNET and candidate.type == socket.SOCK_STREAM:
+                candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        # it is the server's, and stays open
+        candidate.detach()

@@ -79,8 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Whatever goes wrong is one line on standard error, never a traceback.
     """
     try:
-        status = filestored.main(arguments, "filestored", standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        # not its main(), which writes an empty line of its own when it is interrupted
+        with filestored.make_context("filestored", words) as context:
+            status = filestored.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2

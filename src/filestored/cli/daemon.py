@@ -72,7 +72,7 @@ def status(**flags: str | None) -> int:
     return 0
 
 
-@click.command(epilog="Exit status 1 when it does not run.")
+@click.command("get_pid", epilog="Exit status 1 when it does not run.")
 @_store_options
 def get_pid(**flags: str | None) -> int:
     """Print the process id."""
