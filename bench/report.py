@@ -115,8 +115,8 @@ def _detail(outcome: Outcome, side: str) -> str:
     if all(figure.p50_ms is not None for figure in figures):
         p50, p99 = (median([getattr(figure, name) for figure in figures]) for name in ("p50_ms", "p99_ms"))
         said.append(f"p50 {p50:.2f} p99 {p99:.2f} ms")
-    if per_request := _cpu(outcome, figures):
-        said.append(per_request)
+    if cpu := _cpu(outcome, figures):
+        said.append(cpu)
     if median([figure.client_busy for figure in figures]) > _SATURATED and outcome.workload.task.one_core:
         said.append("load generator saturated")
     said += [figure.aside for figure in figures[-1:] if figure.aside]
@@ -124,8 +124,12 @@ def _detail(outcome: Outcome, side: str) -> str:
 
 
 def _cpu(outcome: Outcome, figures: list[Figure]) -> str:
-    """Return the server's CPU time a request, where requests are what is counted."""
-    if outcome.workload.task.unit != "req/s" or not all(figure.requests for figure in figures):
+    """Return the server's CPU time a request, or a GB where bytes are what counts."""
+    per_request = outcome.workload.task.unit == "req/s"
+    if outcome.workload.task.unit not in ("req/s", "MB/s"):
         return ""
-    spent = median([figure.server_cpu / figure.requests * 1e6 for figure in figures])
-    return f"cpu {spent:.0f} us/req" if spent else ""
+    # value times seconds is what was done: requests, or MB
+    spent = median([figure.server_cpu / (figure.value * figure.seconds) for figure in figures])
+    if not spent:
+        return ""
+    return f"cpu {spent * 1e6:.0f} us/req" if per_request else f"cpu {spent * 1e3:.2f} s/GB"

@@ -84,8 +84,8 @@ def write_paths(file: Path, site: Site, template: str, digests: Iterable[str]) -
 def empty_uploads(site: Site, spared: set[str], least: int) -> None:
     """Empty the files of at least ``least`` bytes that uploads left in a site's store.
 
-    Emptied, not removed: ext4 is slow to create files for some seconds after many were removed, which the
-    next workload would pay for.
+    Emptied, not removed: ext4 is slow to create files for minutes after many were removed, which the next
+    workload would pay for.
     """
     for file in site.store.glob("??/*"):
         if file.name not in spared and file.stat().st_size >= least:

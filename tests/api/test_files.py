@@ -287,3 +287,17 @@ def test_a_blob_of_a_wrong_length_is_not_served_and_an_upload_heals_it(client: h
         assert client.get(f"/{digest}").status_code == 404
         assert client.post("/", content=body).text == digest
         assert client.get(f"/{digest}").content == body
+
+
+def test_a_download_that_nobody_takes_any_more_ends(daemon: Daemon, client: httpx.Client) -> None:
+    digest = client.post("/", content=bytes(200 << 20)).text
+    with client.stream("GET", f"/{digest}") as answer:
+        next(answer.iter_raw())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        lines = [line for line in daemon.read_log().splitlines() if f"GET /{digest}" in line]
+        if lines:
+            break
+        time.sleep(0.05)
+    sent = int(lines[0].rpartition("bytes=")[2].split()[0])
+    assert sent < 200 << 20

@@ -66,7 +66,8 @@ def test_local_access_is_for_direct_connections_by_a_local_name(client: httpx.Cl
     digest = client.post("/", content=os.urandom(20)).text
     assert client.get(f"/{digest}").status_code == 200
     for headers in (
-        {"host": "evil.example"}, {"x-forwarded-for": "127.0.0.1"}, {"forwarded": "for=127.0.0.1"}, {"via": "1.1 proxy"},
+        {"host": "evil.example"}, {"x-forwarded-for": "127.0.0.1"}, {"forwarded": "for=127.0.0.1"},
+        {"via": "1.1 proxy"},
     ):  # fmt: skip
         for path in (f"/{digest}", "/nothing", f"/?file_hash={digest}"):
             refused = client.get(path, headers=headers)

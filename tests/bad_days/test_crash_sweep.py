@@ -3,15 +3,15 @@
 import contextlib
 import os
 import re
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import pytest
 
 from tests.bad_days.consistency import require_whole, rows, sha256, worker_pids
-from tests.conftest import Daemon, StartDaemon, require_program
+from tests.bad_days.tracing import traced
+from tests.conftest import Daemon, StartDaemon
 
 # all by which an upload or a delete reaches the disk; `write` is left out: the event loop wakes itself with it
 _CALLS = (
@@ -21,29 +21,6 @@ _CALLS = (
 
 SMALL = 1000
 LARGE = 200_000
-
-
-@contextlib.contextmanager
-def traced(pid: int, *arguments: str) -> Iterator[None]:
-    """Run strace on a process and all its threads."""
-    tracer = subprocess.Popen(
-        [require_program("strace"), "-f", "-p", str(pid), *arguments],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert tracer.stderr is not None
-    with tracer.stderr:
-        said = tracer.stderr.readline()
-        assert "attached" in said, said
-        try:
-            yield
-        finally:
-            tracer.terminate()
-            try:
-                tracer.wait(0.2)
-            except subprocess.TimeoutExpired:
-                # it may miss the end of a process that it has killed itself
-                tracer.kill()
-                tracer.wait()
 
 
 def calls_of(daemon: Daemon, act: Callable[[], bool]) -> list[tuple[str, int]]:

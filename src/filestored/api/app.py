@@ -170,8 +170,8 @@ class Application:
     async def _refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Tell the client of an error, and see to it that the answer arrives."""
         if exchange.status:
-            # the head is out: all that is left is to end the connection before the announced end
-            raise Aborted
+            # the head is out: an answer left before its announced end makes the server close the connection
+            return
         status, headers, body = problem(error)
         if exchange.is_body_pending:
             if exchange.is_http1:
@@ -186,7 +186,8 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                drop_stalled_readers(self._send_timeout)
+                # the server opens its port only after this answer
+                asyncio.get_running_loop().call_later(_SWEEP_SECONDS, drop_stalled_readers, self._send_timeout)
                 self._sweep()
                 await send({"type": "lifespan.startup.complete"})
             else:
@@ -201,10 +202,6 @@ class Application:
         """Let go of files that were deleted or not asked for lately: an open one keeps its space on the disk."""
         self._downloads.sweep()
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
-
-
-class Aborted(Exception):
-    """An answer that cannot be completed: the server closes the connection."""
 
 
 def _require_bounded_headers(exchange: Exchange) -> None:

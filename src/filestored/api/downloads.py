@@ -1,5 +1,6 @@
 """Answering with a stored file: preconditions, ranges, headers (RFC 9110), streamed from an open handle."""
 
+import asyncio
 import errno
 import os
 import secrets
@@ -240,20 +241,24 @@ class Downloads:
         await exchange.write(closing, more=False)
 
     async def _send(self, exchange: Exchange, download: Download, span: Span, *, more: bool = False) -> None:
-        """Send a span of a file; ``more`` says that other bytes follow it."""
+        """Send a span of a file; ``more`` says that other bytes follow it. Raises ClientGone."""
         if download.body is not None:
             await exchange.write(download.body["body"][span.start : span.stop], more=more)
             return
+        # what is sent to a client that has gone is taken and thrown away: only asking tells
+        gone = asyncio.ensure_future(exchange.wait_gone())
         self._streams += 1
         try:
-            await self._stream(exchange, download.file.blob, span, more=more)
+            await self._stream(exchange, download.file.blob, span, gone, more=more)
         except Stalled:
-            # the connection is closed where the answer ends early
             raise ClientGone from None
         finally:
             self._streams -= 1
+            gone.cancel()
 
-    async def _stream(self, exchange: Exchange, blob: BlobHandle, span: Span, *, more: bool) -> None:
+    async def _stream(
+        self, exchange: Exchange, blob: BlobHandle, span: Span, gone: asyncio.Future[None], *, more: bool
+    ) -> None:
         start, stop = span
         with self._stalls.guard(self._limits.send_timeout) as guard:
             while start < stop:
@@ -265,6 +270,10 @@ class Downloads:
                 start += len(piece)
                 await exchange.write(piece, more=more or start < stop)
                 guard.moved()
+                # a piece that is taken at once lets nobody else run, not even the news that the client is gone
+                await asyncio.sleep(0)
+                if gone.done():
+                    raise ClientGone
 
 
 def _disposition(file: OpenFile, name: str | None, *, forced: bool) -> bytes:

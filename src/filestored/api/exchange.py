@@ -80,6 +80,11 @@ class Exchange:
             self._has_body = False
         return message
 
+    async def wait_gone(self) -> None:
+        """Wait until the client closes the connection; a body that still comes is thrown away."""
+        while (await self._receive())["type"] == "http.request":
+            pass
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
         self.status = status

@@ -106,4 +106,4 @@ def drop_stalled_readers(timeout: float) -> None:
             if candidate.family in _INTERNET and candidate.type == socket.SOCK_STREAM:
                 candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         # it is the server's, and stays open
-        os.write(2, repr((name, candidate.family, candidate.type, candidate.getsockname(), candidate.getsockopt(6,18) if candidate.family==2 else 0)).encode()+b"\n"); candidate.detach()
+        candidate.detach()
