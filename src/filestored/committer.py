@@ -112,17 +112,14 @@ class DeleteFile:
 
         A blob that no row names is anybody's: it goes as well.
         """
-        rows = transaction.find(self._digest)
-        mine = [file for file in rows if self._owner in (None, file.owner)]
-        if rows and not mine:
+        mine = transaction.delete(self._digest, self._owner)
+        if self._owner is not None and transaction.is_kept(self._digest):
+            return any(file.is_live(now) for file in mine)
+        if blobs.stat(self._digest) is None:
             return False
-        is_there = blobs.stat(self._digest) is not None
-        if mine:
-            transaction.delete(self._digest, self._owner)
-        if is_there and len(mine) == len(rows):
-            transaction.add_removal(self._digest)
-            self.removed = [self._digest]
-        return is_there and (not rows or any(file.is_live(now) for file in mine))
+        transaction.add_removal(self._digest)
+        self.removed = [self._digest]
+        return not mine or any(file.is_live(now) for file in mine)
 
 
 @dataclass(slots=True)
@@ -281,14 +278,12 @@ def settle_removals(catalogue: Catalogue, blobs: DiskBlobStore, *, flush: bool) 
     Done right after each delete, and at start for what a crash left undone.
     """
     with catalogue.transaction(flushed=False) as transaction:
-        decided = transaction.removals()
+        decided = transaction.take_removals()
         for digest in decided:
             if not transaction.is_kept(digest):
                 blobs.remove(digest)
         if flush:
             blobs.flush(decided)
-        for digest in decided:
-            transaction.drop_removal(digest)
 
 
 def keep_reserve(path: Path) -> None:

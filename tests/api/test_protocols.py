@@ -19,7 +19,7 @@ def curl(*arguments: str) -> str:
 
 
 def test_http2_without_tls(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    daemon = start_daemon("--workers", "1")
+    daemon = start_daemon("--workers", "1", "--http2", "always")
     body = tmp_path / "body"
     for size in (1000, 3_000_000):
         body.write_bytes(os.urandom(size))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -39,7 +40,7 @@ def make_disk(tmp_path: Path) -> Iterator[MakeDisk]:
 
 def fill(daemon: Daemon, size: int, most: int = 5000) -> list[bytes]:
     """Upload until there is no room; return what was acknowledged."""
-    acknowledged = []
+    acknowledged: list[bytes] = []
     with httpx.Client(base_url=daemon.url) as client:
         for _ in range(most):
             body = os.urandom(size)
@@ -69,6 +70,10 @@ def delete_all(daemon: Daemon, bodies: list[bytes]) -> None:
             assert answer.status_code == 200, answer.text
             assert not daemon.blob(sha256(body)).exists()
             assert client.get(f"/{sha256(body)}").status_code == 404
+
+
+def is_taken(daemon: Daemon, body: bytes) -> bool:
+    return httpx.post(daemon.url, content=body).status_code == 200
 
 
 def use_up(path: Path) -> None:
@@ -106,7 +111,7 @@ def test_a_full_disk_keeps_what_is_acknowledged_and_lets_everything_be_deleted(
     again = acknowledged[:5]
     for body in again:
         # a blob that was read lately gives its space back within a second
-        assert wait_until(lambda body=body: httpx.post(daemon.url, content=body).status_code == 200, seconds=3)
+        assert wait_until(partial(is_taken, daemon, body), seconds=3)
     require_all(daemon, again)
 
 

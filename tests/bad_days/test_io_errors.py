@@ -87,6 +87,23 @@ def test_a_delete_that_the_disk_fails_is_not_answered_as_done(start_daemon: Star
     require_agreement(daemon.store)
 
 
+@pytest.mark.parametrize("first", [1, 3, 7, 9, 11])
+def test_a_delete_that_fails_half_way_is_done_or_not_as_it_was_answered(start_daemon: StartDaemon, first: int) -> None:
+    daemon = start_daemon("--workers", "1")
+    body = os.urandom(SMALL)
+    digest = sha256(body)
+    assert post(daemon, [body]).status_code == 200
+    with failing(daemon, "pwrite64", f"EIO:when={first}+"):
+        answer = httpx.delete(f"{daemon.url}/{digest}")
+    assert answer.status_code in (200, 500)
+    expected = 404 if answer.status_code == 200 else 200
+    assert httpx.get(f"{daemon.url}/{digest}").status_code == expected
+    daemon.kill()
+    daemon.start()
+    assert httpx.get(f"{daemon.url}/{digest}").status_code == expected
+    require_agreement(daemon.store)
+
+
 def test_a_read_that_the_disk_fails_is_not_a_404(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--workers", "1")
     body = os.urandom(SMALL)

@@ -46,12 +46,11 @@ _UPDATE = _Prepared(
     .where(files.c.digest == _digest, files.c.owner == _owner)
     .values({name: sa.bindparam(name) for name in ("name", "media_type", "size", "created_at", "expires_at")})
 )
-_DELETE_ALL = _Prepared(sa.delete(files).where(files.c.digest == _digest))
-_DELETE_OWN = _Prepared(sa.delete(files).where(files.c.digest == _digest, files.c.owner == _owner))
+_DELETE_ALL = _Prepared(sa.delete(files).where(files.c.digest == _digest).returning(*files.c))
+_DELETE_OWN = _Prepared(sa.delete(files).where(files.c.digest == _digest, files.c.owner == _owner).returning(*files.c))
 _IS_KEPT = _Prepared(sa.select(files.c.owner).where(files.c.digest == _digest))
 _ADD_REMOVAL = _Prepared(sqlite.insert(removals).values(digest=_digest).on_conflict_do_nothing())
-_REMOVALS = _Prepared(sa.select(removals.c.digest))
-_DROP_REMOVAL = _Prepared(sa.delete(removals).where(removals.c.digest == _digest))
+_TAKE_REMOVALS = _Prepared(sa.delete(removals).returning(removals.c.digest))
 
 
 class Transaction:
@@ -77,11 +76,13 @@ class Transaction:
         """Replace the file that this owner has under this digest."""
         _UPDATE.run(self._cursor, **_row(file))
 
-    def delete(self, digest: Digest, owner: str | None) -> int:
-        """Delete an owner's file, or everybody's where ``owner`` is None; return how many there were."""
+    def delete(self, digest: Digest, owner: str | None) -> list[FileRecord]:
+        """Delete an owner's file, or everybody's where ``owner`` is None; return what was deleted."""
         if owner is None:
-            return _DELETE_ALL.run(self._cursor, digest=digest).rowcount
-        return _DELETE_OWN.run(self._cursor, digest=digest, owner=owner).rowcount
+            rows = _DELETE_ALL.run(self._cursor, digest=digest).fetchall()
+        else:
+            rows = _DELETE_OWN.run(self._cursor, digest=digest, owner=owner).fetchall()
+        return [FileRecord(*row) for row in rows]
 
     def is_kept(self, digest: Digest) -> bool:
         """Tell whether any owner has a file under a digest."""
@@ -91,13 +92,9 @@ class Transaction:
         """Decide that a blob is to go. Whoever carries it out looks again whether it is kept by then."""
         _ADD_REMOVAL.run(self._cursor, digest=digest)
 
-    def removals(self) -> list[Digest]:
-        """Return the blobs whose removal is decided."""
-        return [row[0] for row in _REMOVALS.run(self._cursor)]
-
-    def drop_removal(self, digest: Digest) -> None:
-        """Note that a removal is carried out, or no longer wanted."""
-        _DROP_REMOVAL.run(self._cursor, digest=digest)
+    def take_removals(self) -> list[Digest]:
+        """Return the blobs whose removal is decided; with this transaction they are no longer noted as such."""
+        return [row[0] for row in _TAKE_REMOVALS.run(self._cursor).fetchall()]
 
 
 class Catalogue:
