@@ -126,7 +126,6 @@ class DeleteFile:
 class _Waiting(Generic[T]):
     change: Change[T]
     answer: "asyncio.Future[T]"
-    loop: asyncio.AbstractEventLoop
     outcome: T | None = None
     error: BaseException | None = None
 
@@ -149,7 +148,8 @@ class Committer:
         self._durable = durable
         self._changed = changed
         self._reserve = reserve
-        self._queue: queue.SimpleQueue[_Waiting[Any] | None] = queue.SimpleQueue()
+        self._gathered: list[_Waiting[Any]] = []
+        self._queue: queue.SimpleQueue[list[_Waiting[Any]]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
@@ -157,32 +157,40 @@ class Committer:
         """Queue a change; the future has its outcome when it is durable."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Waiting(change, answer, loop))
+        if not self._gathered:
+            # what one turn of the loop brings goes over in one piece: waking a thread costs more than a small upload
+            loop.call_soon(self._hand_over)
+        self._gathered.append(_Waiting(change, answer))
         return answer
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
 
     def close(self) -> None:
         """Carry out what waits, then end the thread."""
-        self._queue.put(None)
+        self._hand_over()
+        self._queue.put([])
         self._thread.join(_STOP_TIMEOUT_SECONDS)
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
+        while batch := self._queue.get():
+            is_last = False
             with contextlib.suppress(queue.Empty):
-                while len(batch) < MAX_BATCH:
+                while len(batch) < MAX_BATCH and not is_last:
                     following = self._queue.get_nowait()
-                    if following is None:
-                        self._queue.put(None)
-                        break
-                    batch.append(following)
+                    is_last = not following
+                    batch += following
             self._commit(batch)
             for waiting in batch:
                 for staged in waiting.change.staged:
                     staged.discard()
-            loops = {waiting.loop for waiting in batch}
-            for loop in loops:
-                loop.call_soon_threadsafe(_answer, [waiting for waiting in batch if waiting.loop is loop])
+            for loop in {waiting.answer.get_loop() for waiting in batch}:
+                loop.call_soon_threadsafe(_answer, [waiting for waiting in batch if waiting.answer.get_loop() is loop])
             self._catalogue.limit_wal()
+            if is_last:
+                return
 
     def _commit(self, batch: list[_Waiting[Any]]) -> None:
         """Carry out a batch; where it fails as a whole, each change by itself, so that one fault stays one's own."""

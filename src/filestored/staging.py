@@ -155,11 +155,12 @@ class Staging:
         self.algorithm = algorithm
         self.threads = threads
         self.durable = durable
+        self._process = f"{os.getpid():x}"
         self._numbers = count()
 
     def new_name(self) -> str:
         """Return a name no other upload of any process has."""
-        return f"{os.getpid():x}-{next(self._numbers):x}"
+        return f"{self._process}-{next(self._numbers):x}"
 
     def hold(self, body: bytes, others: tuple[str, ...] = ()) -> Staged:
         """Stage a small body that is already in memory."""
@@ -183,8 +184,7 @@ class Staging:
 class Receiver:
     """A body on its way in: an ``async with`` block that leaves nothing behind unless :meth:`finish` ran.
 
-    While the loop goes on receiving, one thread hashes and another writes the same bytes; at most 4 MiB wait
-    for them.
+    One thread at a time hashes and writes while the loop goes on receiving; at most 4 MiB wait for it.
     """
 
     def __init__(self, area: Staging, others: tuple[str, ...]) -> None:
@@ -194,7 +194,7 @@ class Receiver:
         self._others: dict[str, Hash] = {name: Algorithm(name).new() for name in others}
         self._waiting: list[bytes | memoryview] = []
         self._waiting_bytes = 0
-        self._jobs: list[asyncio.Future[None]] = []
+        self._job: asyncio.Future[None] | None = None
         self._staged = Staged(area, Digest(""), 0)
         self._is_on_disk = False
         self._is_finished = False
@@ -211,8 +211,8 @@ class Receiver:
         """Let go of the body, unless it is finished: then it is the caller's."""
         if not self._is_finished:
             # the thread may still write to the file that is about to be closed
-            if self._jobs:
-                await asyncio.wait(self._jobs)
+            if self._job is not None:
+                await asyncio.wait([self._job])
             await self._in_thread(self._staged.discard)
 
     async def write(self, piece: bytes | memoryview) -> None:
@@ -222,10 +222,9 @@ class Receiver:
         self._waiting_bytes += len(piece)
         if self._waiting_bytes <= _PIECE:
             return
-        if self._waiting_bytes >= _MAX_WAITING or all(job.done() for job in self._jobs):
+        if self._job is None or self._job.done() or self._waiting_bytes >= _MAX_WAITING:
             await self._settle()
-            pieces = self._hand_over()
-            self._jobs = [self._in_thread(self._update, pieces), self._in_thread(self._store, pieces)]
+            self._job = self._in_thread(self._take, self._hand_over())
 
     async def finish(self) -> Staged:
         """Return the whole body, staged. The caller closes it."""
@@ -235,7 +234,7 @@ class Receiver:
             staged.hold(b"".join(pieces))
             self._update(pieces)
         else:
-            self._jobs = [self._in_thread(self._take_last, pieces)]
+            self._job = self._in_thread(self._take_last, pieces)
             await self._settle()
         staged.digest = Digest(self._hash.hexdigest())
         staged.size = self.size
@@ -248,17 +247,17 @@ class Receiver:
         return pieces
 
     async def _settle(self) -> None:
-        """Wait for the threads' pieces of work; raise what went wrong in them."""
-        jobs, self._jobs = self._jobs, []
-        if not jobs:
+        """Wait for the thread's piece of work; raise what went wrong in it."""
+        if self._job is None:
             return
+        await asyncio.wait([self._job])
+        job, self._job = self._job, None
         try:
-            await asyncio.wait(jobs)
-        except asyncio.CancelledError:
-            self._jobs = jobs
+            job.result()
+        except OSError as error:
+            if is_full(error):
+                raise OutOfSpace("The disk is full; nothing was stored. Free some space and try again.") from error
             raise
-        for job in jobs:
-            _raise_failure(job)
 
     def _in_thread(self, work: Callable[..., None], *arguments: object) -> asyncio.Future[None]:
         return asyncio.get_running_loop().run_in_executor(self._area.threads, work, *arguments)
@@ -269,7 +268,8 @@ class Receiver:
             for other in self._others.values():
                 other.update(piece)
 
-    def _store(self, pieces: list[bytes | memoryview]) -> None:
+    def _take(self, pieces: list[bytes | memoryview]) -> None:
+        self._update(pieces)
         if not self._is_on_disk:
             self._staged.open_file()
             self._is_on_disk = True
@@ -279,19 +279,9 @@ class Receiver:
             self._staged.start_flush()
 
     def _take_last(self, pieces: list[bytes | memoryview]) -> None:
-        self._update(pieces)
-        self._store(pieces)
+        self._take(pieces)
         if self._area.durable:
             self._staged.flush()
-
-
-def _raise_failure(job: asyncio.Future[None]) -> None:
-    try:
-        job.result()
-    except OSError as error:
-        if is_full(error):
-            raise OutOfSpace("The disk is full; nothing was stored. Free some space and try again.") from error
-        raise
 
 
 def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:

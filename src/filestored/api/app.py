@@ -97,6 +97,7 @@ class Application:
         try:
             await self._serve(exchange)
         finally:
+            exchange.close()
             if self._is_logging:
                 self._note(scope, exchange.digest, exchange.status, exchange.sent, began)
 

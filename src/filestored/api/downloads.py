@@ -1,6 +1,5 @@
 """Answering with a stored file: preconditions, ranges, headers (RFC 9110), streamed from an open handle."""
 
-import asyncio
 import errno
 import os
 import secrets
@@ -12,7 +11,7 @@ from filestored.api.exchange import Exchange, Headers, Message
 from filestored.api.hot import HotFiles
 from filestored.api.limits import Limits
 from filestored.api.ranges import Span, content_range, multipart_framing, parse_range
-from filestored.api.stalls import Stalled, Stalls
+from filestored.api.stalls import Guard, Stalled, Stalls
 from filestored.blobs.store import BlobHandle
 from filestored.digest import Digest
 from filestored.errors import ClientGone, RangeNotSatisfiable
@@ -24,6 +23,7 @@ SMALL = 64 * 1024
 
 MIN_PIECE = 16 * 1024
 _IN_FLIGHT = 16 << 20
+_ASKED_EVERY = 1 << 20
 # what a file that is held open counts for, so that at most 256 are
 _OPEN_COST = 256 * 1024
 _UNUSED_SECONDS = 5
@@ -70,6 +70,8 @@ class Downloads:
         self._limits = limits
         self._stalls = stalls
         self._streams = 0
+        # every read that does not wait goes through this one: a new one each time would have to be cleared first
+        self._read_buffer = memoryview(bytearray(max(limits.buffer, SMALL)))
         self._generations = filestore.shared.generations
 
     async def answer(self, exchange: Exchange, principal: Principal, digest: Digest, name: str | None = None) -> None:
@@ -145,7 +147,7 @@ class Downloads:
         length = stop - start
         if length > SMALL:
             return None
-        piece = download.body["body"][start:stop] if download.body else _read_cached(blob, start, stop)
+        piece = download.body["body"][start:stop] if download.body else self._read_cached(blob, start, stop)
         if len(piece) != length:
             return None
         own = [(b"content-range", content_range(spans[0], blob.size)), (b"content-length", b"%d" % length)]
@@ -245,35 +247,41 @@ class Downloads:
         if download.body is not None:
             await exchange.write(download.body["body"][span.start : span.stop], more=more)
             return
-        # what is sent to a client that has gone is taken and thrown away: only asking tells
-        gone = asyncio.ensure_future(exchange.wait_gone())
         self._streams += 1
         try:
-            await self._stream(exchange, download.file.blob, span, gone, more=more)
+            with self._stalls.guard(self._limits.send_timeout) as guard:
+                await self._stream(exchange, download.file.blob, span, guard, more=more)
         except Stalled:
             raise ClientGone from None
         finally:
             self._streams -= 1
-            gone.cancel()
 
-    async def _stream(
-        self, exchange: Exchange, blob: BlobHandle, span: Span, gone: asyncio.Future[None], *, more: bool
-    ) -> None:
+    async def _stream(self, exchange: Exchange, blob: BlobHandle, span: Span, guard: Guard, *, more: bool) -> None:
         start, stop = span
-        with self._stalls.guard(self._limits.send_timeout) as guard:
-            while start < stop:
-                # many slow readers share what one fast reader may have in memory
-                size = max(MIN_PIECE, min(self._limits.buffer, _IN_FLIGHT // self._streams))
-                piece = _read_cached(blob, start, min(start + size, stop))
-                if not piece:
-                    piece = await self._filestore.in_thread(_read, blob, Span(start, min(start + size, stop)))
-                start += len(piece)
-                await exchange.write(piece, more=more or start < stop)
-                guard.moved()
-                # a piece that is taken at once lets nobody else run, not even the news that the client is gone
-                await asyncio.sleep(0)
-                if gone.done():
-                    raise ClientGone
+        asked_at = start
+        while start < stop:
+            # many slow readers share what one fast reader may have in memory
+            size = max(MIN_PIECE, min(self._limits.buffer, _IN_FLIGHT // self._streams))
+            piece = self._read_cached(blob, start, min(start + size, stop))
+            if not piece:
+                piece = await self._filestore.in_thread(_read, blob, Span(start, min(start + size, stop)))
+            start += len(piece)
+            await exchange.write(piece, more=more or start < stop)
+            guard.moved()
+            if start - asked_at >= _ASKED_EVERY and start < stop:
+                asked_at = start
+                await exchange.require_client()
+
+    def _read_cached(self, blob: BlobHandle, start: int, stop: int) -> bytes:
+        """Read what the system has in memory already, without waiting for the disk; empty where it has nothing."""
+        buffer = self._read_buffer[: stop - start]
+        try:
+            count = os.preadv(blob.descriptor, [buffer], start, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                return b""
+            raise
+        return bytes(buffer[:count])
 
 
 def _disposition(file: OpenFile, name: str | None, *, forced: bool) -> bytes:
@@ -292,15 +300,3 @@ def _read(blob: BlobHandle, span: Span) -> bytes:
         pieces.append(piece)
         start += len(piece)
     return b"".join(pieces)
-
-
-def _read_cached(blob: BlobHandle, start: int, stop: int) -> bytes:
-    """Read what the system has in memory already, without waiting for the disk; empty where it has nothing."""
-    buffer = bytearray(stop - start)
-    try:
-        count = os.preadv(blob.descriptor, [buffer], start, os.RWF_NOWAIT)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            return b""
-        raise
-    return bytes(memoryview(buffer)[:count])

@@ -1,11 +1,12 @@
 """One HTTP request and its answer, as thin as the hot path needs."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from filestored.access import Connection
-from filestored.errors import BadRequest
+from filestored.errors import BadRequest, ClientGone
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,7 +23,7 @@ class Exchange:
     """A request (``method``, ``path``, ``headers``, ``query``) and what has been answered to it so far."""
 
     __slots__ = (
-        "_has_body", "_query", "_receive", "_send", "client", "digest", "headers", "is_body_begun", "is_http1",
+        "_gone", "_has_body", "_query", "_receive", "_send", "client", "digest", "headers", "is_body_begun", "is_http1",
         "method", "path", "query_string", "scheme", "sent", "status",
     )  # fmt: skip
 
@@ -42,6 +43,7 @@ class Exchange:
         self.digest = ""
         self._send = send
         self._query: dict[str, str] | None = None
+        self._gone: asyncio.Future[None] | None = None
 
     @property
     def query(self) -> dict[str, str]:
@@ -80,10 +82,26 @@ class Exchange:
             self._has_body = False
         return message
 
-    async def wait_gone(self) -> None:
-        """Wait until the client closes the connection; a body that still comes is thrown away."""
+    async def require_client(self) -> None:
+        """Raise ClientGone where the client has closed the connection, and let others run.
+
+        What is sent to a client that has gone is taken and thrown away; only asking tells. A client that takes
+        everything at once would keep all others, and that news, from being heard.
+        """
+        if self._gone is None:
+            self._gone = asyncio.ensure_future(self._wait_gone())
+        await asyncio.sleep(0)
+        if self._gone.done():
+            raise ClientGone
+
+    async def _wait_gone(self) -> None:
         while (await self._receive())["type"] == "http.request":
             pass
+
+    def close(self) -> None:
+        """Stop listening to the client."""
+        if self._gone is not None:
+            self._gone.cancel()
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""

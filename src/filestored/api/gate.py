@@ -21,13 +21,22 @@ class Gate:
         self._access = access
         self._limits = limits
         self._shared = shared
+        self._known: dict[tuple[str, bool, str], Principal] = {}
         self._plain_readers: dict[tuple[str, bytes], bool] = {}
 
     def admit(self, exchange: Exchange) -> Principal:
         """Return who asks. Raises Unauthorized or Forbidden."""
         if exchange.method in _CHANGING:
             _require_same_site(exchange)
-        return self._access.admit(exchange.connection)
+        connection = exchange.connection
+        key = (connection.address, connection.is_proxied, connection.host)
+        principal = self._known.get(key)
+        if principal is None:
+            principal = self._access.admit(connection)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = principal
+        return principal
 
     def may_read_plainly(self, client: str, host: bytes) -> bool:
         """Tell whether a request without credentials or proxy headers may read; remembered, for the hot path."""
@@ -36,10 +45,10 @@ class Gate:
         if answer is None:
             if len(self._plain_readers) >= _REMEMBERED:
                 self._plain_readers.clear()
-            answer = self._plain_readers[key] = self._decide(client, host)
+            answer = self._plain_readers[key] = self._may_read_plainly(client, host)
         return answer
 
-    def _decide(self, client: str, host: bytes) -> bool:
+    def _may_read_plainly(self, client: str, host: bytes) -> bool:
         try:
             principal = self._access.admit(Connection(client, False, host.decode("latin-1")))
             principal.require(Permission.READ)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # what opening or looking at a link, a folder or a name below a file ends with: no blob lies there
 _NOT_A_BLOB = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
 
+# how long a folder held open is taken for the one that bears the name, without looking
+_TRUSTED_SECONDS = 1.0
+
 T = TypeVar("T")
 
 
@@ -35,6 +39,7 @@ class DiskBlobStore:
         self.staging = os.open(folder.private / "tmp", _DIRECTORY)
         self._shards: dict[str, int] = {}
         self._replaced: list[int] = []
+        self._looked_at: dict[str, float] = {}
         self._unflushed_shards: set[str] = set()
         self._lock = threading.Lock()
 
@@ -175,8 +180,10 @@ class DiskBlobStore:
 
     def _shard_for_writing(self, name: str) -> int:
         handle = self._shard(name)
-        if handle is not None:
+        now = time.monotonic()
+        if handle is not None and now - self._looked_at.get(name, 0.0) > _TRUSTED_SECONDS:
             handle = self._current_shard(name, handle)
+            self._looked_at[name] = now
         if handle is None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self._root)

@@ -20,6 +20,7 @@ from filestored.errors import StartError
 BUSY_TIMEOUT_SECONDS = 20
 _CHECKPOINT_EVERY_PAGES = 4000
 _MAX_WAL_BYTES = 32 << 20
+_WAL_LOOKED_AT_EVERY = 64
 
 
 class _Prepared:
@@ -107,6 +108,7 @@ class Catalogue:
         """Open the catalogue; ``durable`` commits survive a power cut, others at least a crash of the program."""
         self._synchronous = "FULL" if durable else "NORMAL"
         self._wal = path.with_name(f"{path.name}-wal")
+        self._commits = 0
         self._engine = _engine(path, self._synchronous)
         self._writer: sqlite3.Connection = _driver_connection(self._engine)
         self._readers = threading.local()
@@ -149,6 +151,9 @@ class Catalogue:
 
     def limit_wal(self) -> None:
         """Fold a write-ahead log that readers have kept from being folded, and so grew, into the database."""
+        self._commits += 1
+        if self._commits % _WAL_LOOKED_AT_EVERY:
+            return
         with contextlib.suppress(OSError, sqlite3.Error):
             if self._wal.stat().st_size > _MAX_WAL_BYTES:
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
