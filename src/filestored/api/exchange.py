@@ -129,6 +129,8 @@ def _header_map(pairs: Headers) -> dict[bytes, bytes]:
 
 
 def _parse_query(query_string: bytes) -> dict[str, str]:
+    if not query_string:
+        return {}
     try:
         pairs = parse_qsl(
             query_string.decode("utf-8", "replace"),

@@ -1,7 +1,5 @@
 """Letting requests in: who asks, whether a page of another site is behind it, and how many upload at once."""
 
-import contextlib
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from filestored.access import ANONYMOUS, Access, Connection, Permission, Principal
@@ -56,9 +54,8 @@ class Gate:
             return False
         return principal.owner == ANONYMOUS
 
-    @contextlib.contextmanager
-    def upload(self, exchange: Exchange) -> Iterator[None]:
-        """Hold a place for an upload. Raises Busy where as many as allowed are under way."""
+    def upload(self, exchange: Exchange) -> "_Place":
+        """Return a place for an upload, held in a ``with`` block. Raises Busy where as many as allowed are taken."""
         limits, shared = self._limits, self._shared
         if limits.max_uploads is not None and shared.uploads() >= limits.max_uploads:
             raise Busy(f"{limits.max_uploads} uploads are under way, as many as allowed; try again in a moment.")
@@ -67,11 +64,23 @@ class Gate:
             and shared.uploads_of(exchange.client) >= limits.max_uploads_per_client
         ):
             raise Busy(f"{limits.max_uploads_per_client} uploads of yours are under way, as many as allowed; wait.")
-        shared.count_upload(exchange.client, 1)
-        try:
-            yield
-        finally:
-            shared.count_upload(exchange.client, -1)
+        return _Place(shared, exchange.client)
+
+
+class _Place:
+    """One of the places for uploads, taken."""
+
+    __slots__ = ("_client", "_shared")
+
+    def __init__(self, shared: Shared, client: str) -> None:
+        self._shared = shared
+        self._client = client
+
+    def __enter__(self) -> None:
+        self._shared.count_upload(self._client, 1)
+
+    def __exit__(self, *_: object) -> None:
+        self._shared.count_upload(self._client, -1)
 
 
 def _require_same_site(exchange: Exchange) -> None:
