@@ -42,7 +42,8 @@ def test_every_value_is_spelled_so_that_it_reads_back_the_same(tmp_path: Path) -
         "log_format": "json", "log_file": "x.log", "listen": "7", "buffer": "1MiB", "catalogue": "sqlite:///a/b.db",
         "anonymous": "none", "durability": "relaxed", "tls_cert": pem, "tls_key": pem, "cache_control": "no-store",
         "max_upload_size": "1.5GB", "min_free_space": "0", "max_uploads": "none", "max_uploads_per_client": "4",
-        "header_timeout": "0.5", "body_timeout": "90", "send_timeout": "1h", "http2": "always", "config": _write(tmp_path / "f.toml", ""),
+        "header_timeout": "0.5", "body_timeout": "90", "send_timeout": "1h",
+            "http2": "always", "config": _write(tmp_path / "f.toml", ""),
     }  # fmt: skip
     settings = load(given, {}).settings
     assert set(given) == {setting.name for setting in describe_all()}

@@ -185,7 +185,9 @@ class Committer:
             self._commit(batch)
             for waiting in batch:
                 for staged in waiting.change.staged:
-                    staged.discard()
+                    # what cannot be removed now is removed at the next start
+                    with contextlib.suppress(OSError):
+                        staged.discard()
             for loop in {waiting.answer.get_loop() for waiting in batch}:
                 loop.call_soon_threadsafe(_answer, [waiting for waiting in batch if waiting.answer.get_loop() is loop])
             self._catalogue.limit_wal()
