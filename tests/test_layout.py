@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -70,24 +71,42 @@ def test_a_file_a_link_for_a_mark_and_a_newer_layout_are_refused(tmp_path: Path)
             StoreFolder.adopt(tmp_path / name, Algorithm.SHA256)
 
 
-def test_a_folder_of_blobs_restored_beside_a_running_store_is_noticed(tmp_path: Path) -> None:
-    blobs = DiskBlobStore(StoreFolder.adopt(tmp_path, Algorithm.MD5))
-    digest = parse_digest("ab" + "0" * 30)
+def test_a_folder_of_blobs_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    blobs = DiskBlobStore(StoreFolder.adopt(tmp_path / "store", Algorithm.MD5))
+    digest, other = parse_digest("ab" + "0" * 30), parse_digest("ab" + "1" * 30)
     assert digest is not None
-    shard = tmp_path / "ab"
+    assert other is not None
+    shard = tmp_path / "store" / "ab"
     shard.mkdir()
     (shard / digest).write_bytes(b"old")
     handle = blobs.open(digest)
     assert handle is not None
     shard.rename(tmp_path / "elsewhere")
-    assert blobs.open(digest) is not None, "the folder held open still has it"
-    (tmp_path / "elsewhere" / digest).unlink()
     shard.mkdir()
+    assert blobs.stat(other) is None, "a look in vain finds that the folder is another"
+    assert blobs.stat(digest) is None
     (shard / digest).write_bytes(b"restored")
     found = blobs.stat(digest)
     assert found is not None
     assert found.size == 8
     assert handle.size == 3
+    blobs.close()
+
+
+def test_a_replaced_folder_is_noticed_without_a_look_in_vain(tmp_path: Path) -> None:
+    blobs = DiskBlobStore(StoreFolder.adopt(tmp_path / "store", Algorithm.MD5))
+    digest = parse_digest("ab" + "0" * 30)
+    assert digest is not None
+    shard = tmp_path / "store" / "ab"
+    shard.mkdir()
+    (shard / digest).write_bytes(b"old")
+    assert blobs.stat(digest) is not None
+    shard.rename(tmp_path / "elsewhere")
+    shard.mkdir()
+    deadline = time.monotonic() + 5
+    while blobs.stat(digest) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     blobs.close()
 
 

@@ -238,21 +238,30 @@ class Committer:
             digests = [digest for waiting in batch for digest in waiting.change.digests]
             if self._durable and (len(digests) < _SHARED_FLUSH or not self._blobs.flush_everything()):
                 self._blobs.flush(digests)
-        self._settle([waiting.change for waiting in batch if isinstance(waiting.change, DeleteFile)])
+        self._forget(digests)
+        deletes = [(waiting, waiting.change) for waiting in batch if isinstance(waiting.change, DeleteFile)]
+        if deletes:
+            self._settle(deletes)
+            self._forget([digest for _, delete in deletes for digest in delete.digests])
+
+    def _forget(self, digests: list[Digest]) -> None:
+        """Let every worker look anew at what it remembers."""
         for digest in digests:
             self._changed(digest)
 
-    def _settle(self, deletes: list[DeleteFile]) -> None:
-        """Remove the blobs of deletes that are committed."""
-        if not deletes:
-            return
+    def _settle(self, deletes: list[tuple[_Waiting[Any], DeleteFile]]) -> None:
+        """Remove the blobs of deletes that are committed: whatever fails now, the decision stands."""
         try:
-            settle_removals(self._catalogue, self._blobs, flush=self._durable)
+            stuck = settle_removals(self._catalogue, self._blobs, flush=self._durable)
         except Exception as error:
-            if any(self._blobs.stat(digest) is not None for delete in deletes for digest in delete.removed):
-                raise
-            # the decision is on the disk, the blobs are gone: what is left is done with the next delete or start
             logger.warning("removed blobs stay noted as to be removed: {}", error)
+            stuck = {digest for _, delete in deletes for digest in delete.removed if self._blobs.stat(digest)}
+        for waiting, delete in deletes:
+            if not stuck.isdisjoint(delete.removed):
+                waiting.error = StorageFault(
+                    "The file is deleted, but its bytes could not be removed; that is tried again with the next "
+                    "delete. The server's log says why."
+                )
 
     def _flush_staged(self, bodies: list[Staged]) -> None:
         fresh = [staged for staged in bodies if not staged.is_flushed and self._blobs.needs(staged)]
@@ -276,24 +285,31 @@ class Committer:
                 for digest in change.published:
                     if not transaction.is_kept(digest):
                         self._blobs.remove(digest)
-            for digest in change.published:
-                self._changed(digest)
+            self._forget(change.published)
         except Exception as error:
             logger.warning("a failed upload left a blob behind that no file names: {}", error)
 
 
-def settle_removals(catalogue: Catalogue, blobs: DiskBlobStore, *, flush: bool) -> None:
+def settle_removals(catalogue: Catalogue, blobs: DiskBlobStore, *, flush: bool) -> set[Digest]:
     """Remove the blobs whose removal is committed, except those that an owner keeps by now.
 
-    Done right after each delete, and at start for what a crash left undone.
+    Done right after each delete, and at start for what a crash left undone. Returns the blobs that the system
+    does not let go; their removal stays noted, and holds up no other.
     """
+    stuck = set()
     with catalogue.transaction(flushed=False) as transaction:
         decided = transaction.take_removals()
         for digest in decided:
-            if not transaction.is_kept(digest):
-                blobs.remove(digest)
+            try:
+                if not transaction.is_kept(digest):
+                    blobs.remove(digest)
+            except OSError as error:
+                logger.error("blob {} cannot be removed: {}", digest, error)
+                transaction.add_removal(digest)
+                stuck.add(digest)
         if flush:
             blobs.flush(decided)
+    return stuck
 
 
 def keep_reserve(path: Path) -> None:
@@ -316,8 +332,13 @@ def _answer(batch: list[_Waiting[Any]]) -> None:
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Tell whether the disk failed: then nothing is tried again, since a second flush would not fail any more."""
-    return primary_code(error) == sqlite3.SQLITE_IOERR or (isinstance(error, OSError) and error.errno == errno.EIO)
+    """Tell whether a batch failed as a whole, and nothing of it is to be tried again.
+
+    After a fault of the disk a second flush would not fail any more; a catalogue that another program keeps
+    locked would be waited for once for each change.
+    """
+    is_disk_fault = isinstance(error, OSError) and error.errno == errno.EIO
+    return is_disk_fault or primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
 
 
 def _explained(error: BaseException) -> BaseException:

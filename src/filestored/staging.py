@@ -95,7 +95,7 @@ class Staged:
     def open_file(self) -> None:
         """Make the file in the staging folder."""
         name = self._area.new_name()
-        self._close()
+        self.close_file()
         self._descriptor = os.open(name, _WRITE, _READ_ONLY, dir_fd=self._area.handle)
         self._name = name
         self.is_flushed = False
@@ -134,13 +134,14 @@ class Staged:
 
     def discard(self) -> None:
         """Let go of the bytes; remove them where they were not published. May be called twice."""
-        self._close()
+        self.close_file()
         if self._name is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._name, dir_fd=self._area.handle)
             self._name = None
 
-    def _close(self) -> None:
+    def close_file(self) -> None:
+        """Let go of the file, not of its name: many bodies may wait to be committed together."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -226,11 +227,14 @@ class Receiver:
             await self._settle()
             self._job = self._in_thread(self._take, self._hand_over())
 
-    async def finish(self) -> Staged:
-        """Return the whole body, staged. The caller closes it."""
+    async def finish(self, *, may_hold: bool = True) -> Staged:
+        """Return the whole body, staged. The caller closes it.
+
+        A small one stays in memory, unless ``may_hold`` is False.
+        """
         await self._settle()
         staged, pieces = self._staged, self._hand_over()
-        if not self._is_on_disk and self.size <= SMALL:
+        if may_hold and not self._is_on_disk and self.size <= SMALL:
             staged.hold(b"".join(pieces))
             self._update(pieces)
         else:
@@ -282,6 +286,7 @@ class Receiver:
         self._take(pieces)
         if self._area.durable:
             self._staged.flush()
+        self._staged.close_file()
 
 
 def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:

@@ -301,3 +301,22 @@ def test_a_download_that_nobody_takes_any_more_ends(daemon: Daemon, client: http
         time.sleep(0.05)
     sent = int(lines[0].rpartition("bytes=")[2].split()[0])
     assert sent < 200 << 20
+
+
+def test_preconditions_guard_changes_too(client: httpx.Client, body: bytes) -> None:
+    digest = hashlib.sha256(body).hexdigest()
+    assert client.put(f"/{digest}", content=body, headers={"if-match": "*"}).status_code == 412
+    assert client.put(f"/{digest}", content=body, headers={"if-none-match": "*"}).status_code == 201
+    assert client.put(f"/{digest}", content=body, headers={"if-none-match": "*"}).status_code == 412
+    for address in (f"/{digest}", f"/?file_hash={digest}"):
+        assert client.delete(address, headers={"if-match": '"other"'}).status_code == 412
+    assert client.get(f"/{digest}").content == body
+    conditions = {"if-match": f'"{digest}"', "if-modified-since": formatdate(time.time() + 60, usegmt=True)}
+    assert client.delete(f"/{digest}", headers=conditions).status_code == 200
+
+
+def test_put_stores_the_empty_file(client: httpx.Client) -> None:
+    digest = hashlib.sha256(b"").hexdigest()
+    client.delete(f"/{digest}")
+    assert client.put(f"/{digest}", content=b"").status_code == 201
+    assert client.put(f"/{'0' * 64}", content=b"").status_code == 422

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import StartDaemon, require_program
+from tests.api.raw import RawConnection
+from tests.conftest import Daemon, StartDaemon, require_program
 
 
 def curl(*arguments: str) -> str:
@@ -103,3 +104,15 @@ def test_health_is_open_and_says_what_is_unusable(start_daemon: StartDaemon) -> 
         assert httpx.get(daemon.url + path).json() == {"status": "ok"}
         assert httpx.head(daemon.url + path).status_code == 200
         assert httpx.post(daemon.url + path).status_code == 405
+
+
+def test_a_malformed_origin_is_refused_like_a_foreign_one(client: httpx.Client) -> None:
+    assert client.post("/", content=b"x", headers={"origin": "http://[x"}).status_code == 403
+
+
+def test_a_refused_body_that_was_read_leaves_the_connection_open(daemon: Daemon) -> None:
+    with RawConnection(daemon.address) as raw:
+        refused = raw.request("POST", f"/?file_hash={'a' * 64}", "Content-Length: 2", body=b"hi")
+        assert refused[0] == 422
+        assert "connection" not in refused[1]
+        assert raw.request("GET", "/healthz")[0] == 200

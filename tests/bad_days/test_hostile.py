@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -236,3 +237,28 @@ def is_running(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_the_files_of_one_form_take_neither_descriptors_nor_memory(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1")
+    (worker,) = worker_pids(daemon)
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{worker}/fd"))
+
+    def memory() -> int:
+        status = Path(f"/proc/{worker}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    descriptors_before, memory_before = descriptors(), memory()
+    with RawConnection(daemon.address) as raw:
+        raw.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n")
+        raw.send(b"Content-Type: multipart/form-data; boundary=b\r\n\r\n")
+        for number in range(600):
+            size = 70_000 if number % 2 else 60_000
+            part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n' + os.urandom(size) + b"\r\n"
+            raw.send(b"%x\r\n%s\r\n" % (len(part), part))
+        assert wait_until(lambda: len(daemon.leftovers()) > 550)
+        assert descriptors() < descriptors_before + 20
+        assert memory() < memory_before + (16 << 20)
+    assert wait_until(lambda: daemon.leftovers() == [])

@@ -1,7 +1,14 @@
 """The disk fails: no answer claims what did not happen, and the daemon goes on."""
 
+import contextlib
 import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -59,7 +66,9 @@ def test_an_upload_that_the_disk_fails_stores_nothing(
     with failing(daemon, calls, error):
         answer = post(daemon, bodies)
     if calls in ("fsync", "fdatasync") and len(sizes) > 4 and answer.status_code == 200:
-        pytest.skip("the whole file system was flushed at once")
+        # the whole file system was flushed at once, which did not fail
+        assert blobs(daemon.store) == {sha256(body) for body in [kept, *bodies]}
+        return
     require_refused(answer, status)
     assert wait_until(lambda: daemon.leftovers() == []), daemon.leftovers()
     require_agreement(daemon.store)
@@ -112,3 +121,61 @@ def test_a_read_that_the_disk_fails_is_not_a_404(start_daemon: StartDaemon) -> N
     with failing(daemon, "openat", "EIO"):
         require_refused(httpx.get(f"{daemon.url}/{digest}"), 500)
     assert httpx.get(f"{daemon.url}/{digest}").content == body
+
+
+def test_a_blob_that_cannot_be_removed_holds_up_no_other_and_no_start(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1")
+    digests = sorted(httpx.post(daemon.url, content=os.urandom(SMALL)).text for _ in range(4))
+    stuck = digests[0]
+    with sqlite3.connect(daemon.store / ".filestored" / "catalogue.sqlite3") as catalogue:
+        catalogue.execute("INSERT INTO removals (digest) VALUES (?)", [stuck])
+        catalogue.execute("DELETE FROM files WHERE digest = ?", [stuck])
+    catalogue.close()
+    blob = daemon.blob(stuck)
+    body = blob.read_bytes()
+    shard = blob.parent
+    with unwritable(shard):
+        other = next(digest for digest in digests[1:] if digest[:2] != stuck[:2])
+        assert httpx.delete(f"{daemon.url}/{other}").status_code == 200
+        assert httpx.get(f"{daemon.url}/{other}").status_code == 404
+        assert daemon.stop() == 0
+        daemon.start()
+    assert blob.read_bytes() == body
+    last = next(digest for digest in digests[1:] if digest not in (other, stuck))
+    assert httpx.delete(f"{daemon.url}/{last}").status_code == 200
+    assert not blob.exists()
+    require_agreement(daemon.store)
+
+
+@contextlib.contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Keep everybody, root too, from removing names in a folder."""
+    if os.geteuid() == 0:
+        if subprocess.run(["chattr", "+i", str(folder)], capture_output=True).returncode:
+            pytest.skip("this file system knows no immutable folders")
+        try:
+            yield
+        finally:
+            subprocess.run(["chattr", "-i", str(folder)], check=True)
+    else:
+        folder.chmod(0o555)
+        try:
+            yield
+        finally:
+            folder.chmod(0o755)
+
+
+def test_a_locked_catalogue_is_answered_503_to_all_at_once(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1")
+    catalogue = sqlite3.connect(daemon.store / ".filestored" / "catalogue.sqlite3", isolation_level=None)
+    catalogue.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    with ThreadPoolExecutor(6) as clients:
+        answers = list(clients.map(lambda _: httpx.post(daemon.url, content=os.urandom(SMALL), timeout=60), range(6)))
+    assert time.monotonic() - began < 25
+    assert {answer.status_code for answer in answers} == {503}
+    assert all("retry-after" in answer.headers for answer in answers)
+    catalogue.execute("ROLLBACK")
+    catalogue.close()
+    assert httpx.post(daemon.url, content=b"now").status_code == 200
+    assert daemon.leftovers() == []

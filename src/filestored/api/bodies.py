@@ -20,6 +20,9 @@ from filestored.staging import SMALL, Receiver, Staged
 MAX_FIELD_BYTES = 4096
 """How long a text field of a form may be, of those that say something about the upload."""
 
+MAX_HELD_BYTES = 1 << 20
+"""How much of the small files of one form may wait in memory."""
+
 _FORM = "application/x-www-form-urlencoded"
 _SAID = ("name", "expires_in", "file_hash")
 _ROOM_CHECKED_EVERY = 16 << 20
@@ -77,6 +80,8 @@ class Uploads:
         if media_type.lower().startswith("multipart/form-data"):
             return await self._receive_form(exchange, said, media_type, stack)
         staged, wish = await self._receive_raw(exchange, said, media_type, stack)
+        if not staged.size and not media_type:
+            raise BadRequest("The request has no body. To store an empty file give a Content-Type or use a form.")
         return [(staged, wish)]
 
     async def receive_as(self, exchange: Exchange, digest: Digest, stack: ExitStack) -> Bodies:
@@ -111,8 +116,6 @@ class Uploads:
                     piece = await body.read()
                 staged = await receiver.finish()
         stack.enter_context(staged)
-        if not staged.size and not media_type:
-            raise BadRequest("The request has no body. To store an empty file give a Content-Type or use a form.")
         self._verify(staged, expected, said)
         return staged, wish
 
@@ -259,6 +262,7 @@ class _Form:
         self._expected: tuple[Expected, ...] = ()
         self._receiver: Receiver | None = None
         self._text = bytearray()
+        self._held = 0
 
     async def __aenter__(self) -> "_Form":
         return self
@@ -304,7 +308,9 @@ class _Form:
         if begin is None:
             return
         if self._receiver is not None:
-            staged = self._stack.enter_context(await self._receiver.finish())
+            staged = await self._receiver.finish(may_hold=self._held + self._receiver.size <= MAX_HELD_BYTES)
+            self._stack.enter_context(staged)
+            self._held += staged.size
             self._files.append(_Part(begin, self._expected, staged))
             self._receiver = None
         elif begin.name in _SAID:

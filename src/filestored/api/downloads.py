@@ -15,7 +15,7 @@ from filestored.api.ranges import Span, content_range, multipart_framing, parse_
 from filestored.api.stalls import Guard, Stalled, Stalls
 from filestored.blobs.store import BlobHandle
 from filestored.digest import Digest
-from filestored.errors import ClientGone, RangeNotSatisfiable
+from filestored.errors import ClientGone, NotFound, PreconditionFailed, RangeNotSatisfiable
 from filestored.filestore import Filestore, OpenFile
 from filestored.shared import slot_of
 
@@ -25,6 +25,7 @@ SMALL = 64 * 1024
 MIN_PIECE = 16 * 1024
 _IN_FLIGHT = 16 << 20
 _ASKED_EVERY = 1 << 20
+_CONDITIONS = frozenset({b"if-match", b"if-none-match", b"if-unmodified-since"})
 # what a file that is held open counts for, so that at most 256 are
 _OPEN_COST = 256 * 1024
 _UNUSED_SECONDS = 5
@@ -103,6 +104,24 @@ class Downloads:
             await self._part(exchange, download, representation, spans[0])
         else:
             await self._parts(exchange, download, representation, spans)
+
+    async def require_preconditions(self, exchange: Exchange, principal: Principal, digest: Digest) -> None:
+        """Raise PreconditionFailed where a request to change a file sets a condition that does not hold.
+
+        RFC 9110, 13.1: If-Match and If-None-Match, and the dates, count for all methods.
+        """
+        if _CONDITIONS.isdisjoint(exchange.headers):
+            return
+        try:
+            download = await self.find(principal, digest)
+        except NotFound:
+            if b"if-match" in exchange.headers:
+                raise PreconditionFailed("If-Match asks for a file that is not stored.") from None
+            return
+        # If-Modified-Since is about reading only (RFC 9110, 13.1.3)
+        headers = {name: value for name, value in exchange.headers.items() if name != b"if-modified-since"}
+        if preconditions.not_modified(headers, download.etag, download.file.blob.modified):
+            raise PreconditionFailed("The file is stored already, which If-None-Match excludes.")
 
     async def find(self, principal: Principal, digest: Digest) -> Download:
         """Return a file ready to be answered with, from memory where it was asked for lately."""

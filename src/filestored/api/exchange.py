@@ -23,8 +23,8 @@ class Exchange:
     """A request (``method``, ``path``, ``headers``, ``query``) and what has been answered to it so far."""
 
     __slots__ = (
-        "_gone", "_has_body", "_query", "_receive", "_send", "client", "digest", "headers", "is_body_begun", "is_http1",
-        "method", "path", "query_string", "scheme", "sent", "status",
+        "_gone", "_has_body", "_query", "_receive", "_received", "_send", "client", "digest", "headers",
+        "is_body_begun", "is_http1", "method", "path", "query_string", "scheme", "sent", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,6 +36,7 @@ class Exchange:
         self.headers = _header_map(scope["headers"])
         self.is_http1 = scope["http_version"][0] == "1"
         self.is_body_begun = False
+        self._received = 0
         self._receive = receive
         self._has_body = self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
         self.status = 0
@@ -78,7 +79,8 @@ class Exchange:
         """Wait for the next piece of the body, or for the news that the client is gone."""
         self.is_body_begun = True
         message = await self._receive()
-        if not message.get("more_body", False):
+        self._received += len(message.get("body", b""))
+        if not message.get("more_body", False) or self._received == self.content_length:
             self._has_body = False
         return message
 

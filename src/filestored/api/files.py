@@ -36,6 +36,7 @@ class FileRoutes:
                 await self._put(exchange, principal, digest)
             case "DELETE" if name is None:
                 principal.require(Permission.DELETE)
+                await self._downloads.require_preconditions(exchange, principal, digest)
                 await self._filestore.delete(principal, digest)
                 await exchange.answer(200, [PLAIN, NO_STORE])
             case method:
@@ -46,6 +47,7 @@ class FileRoutes:
         if b"content-range" in exchange.headers:
             # a server that does not know partial PUT must not take it for a whole one (RFC 9110, 14.5)
             raise BadRequest("PUT takes whole files; leave Content-Range out.")
+        await self._downloads.require_preconditions(exchange, principal, digest)
         with self._gate.upload(exchange), ExitStack() as stack:
             bodies = await self._uploads.receive_as(exchange, digest, stack)
             added = await self._filestore.add(principal, bodies)

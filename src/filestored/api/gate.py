@@ -9,6 +9,7 @@ from filestored.errors import Busy, FilestoredError, Forbidden
 from filestored.shared import Shared
 
 _REMEMBERED = 4096
+_LONGEST_HOST = 255
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -31,6 +32,8 @@ class Gate:
         principal = self._known.get(key)
         if principal is None:
             principal = self._access.admit(connection)
+            if len(connection.host) > _LONGEST_HOST:
+                return principal
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[key] = principal
@@ -41,6 +44,8 @@ class Gate:
         key = (client, host)
         answer = self._plain_readers.get(key)
         if answer is None:
+            if len(host) > _LONGEST_HOST:
+                return False
             if len(self._plain_readers) >= _REMEMBERED:
                 self._plain_readers.clear()
             answer = self._plain_readers[key] = self._may_read_plainly(client, host)
@@ -89,5 +94,12 @@ def _require_same_site(exchange: Exchange) -> None:
     if site not in (b"none", b"same-origin"):
         raise Forbidden("A page of another site may not change anything here.")
     origin = exchange.headers.get(b"origin")
-    if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != exchange.host.lower():
+    if origin is not None and _host_of(origin.decode("latin-1")) != exchange.host.lower():
         raise Forbidden(f"The origin {origin.decode('latin-1')[:200]!r} may not change anything here.")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None

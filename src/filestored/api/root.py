@@ -36,6 +36,7 @@ class RootRoutes:
                 principal.require(Permission.DELETE)
                 digest = _named(exchange)
                 exchange.digest = digest
+                await self._downloads.require_preconditions(exchange, principal, digest)
                 await self._filestore.delete(principal, digest)
                 await exchange.answer(200, [PLAIN, NO_STORE])
             case method:

@@ -18,8 +18,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-# what opening or looking at a link, a folder or a name below a file ends with: no blob lies there
-_NOT_A_BLOB = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
+# what opening or looking at nothing, a link, a folder or a name below a file ends with: no blob lies there
+_NOT_A_BLOB = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
 
 # how long a folder held open is taken for the one that bears the name, without looking
 _TRUSTED_SECONDS = 1.0
@@ -39,7 +39,7 @@ class DiskBlobStore:
         self.staging = os.open(folder.private / "tmp", _DIRECTORY)
         self._shards: dict[str, int] = {}
         self._replaced: list[int] = []
-        self._looked_at: dict[str, float] = {}
+        self._trusted_until: dict[str, float] = {}
         self._unflushed_shards: set[str] = set()
         self._lock = threading.Lock()
 
@@ -137,53 +137,48 @@ class DiskBlobStore:
         shard = self._shard(digest[:2])
         if shard is None:
             return None
-        try:
-            return act(digest, shard)
-        except FileNotFoundError:
-            # the folder may have been replaced by one restored from a backup
-            current = self._current_shard(digest[:2], shard)
-            return None if current in (None, shard) else act(digest, current)
-        except OSError as error:
-            if error.errno in _NOT_A_BLOB:
-                return None
-            raise
+        found = _attempt(act, digest, shard)
+        if found is None:
+            # the folder may have been replaced, by one restored from a backup, since it was looked at last
+            current = self._look_at_shard(digest[:2])
+            if current not in (None, shard):
+                found = _attempt(act, digest, current)
+        return found
 
     def _shard(self, name: str) -> int | None:
         """Return the handle of a folder of blobs; None where there is none, or something else, by that name."""
-        handle = self._shards.get(name)
-        if handle is not None:
-            return handle
+        if time.monotonic() < self._trusted_until.get(name, 0.0):
+            return self._shards[name]
+        return self._look_at_shard(name)
+
+    def _look_at_shard(self, name: str) -> int | None:
+        """Return the folder that bears the name now, which may not be the one held open."""
         with self._lock:
-            if name not in self._shards:
+            held = self._shards.get(name)
+            if held is None or not self._is_in_place(name, held):
+                self._trusted_until.pop(name, None)
+                if held is not None:
+                    # another thread may be using it this moment: it is closed only with the store
+                    self._replaced.append(self._shards.pop(name))
                 try:
                     self._shards[name] = os.open(name, _DIRECTORY, dir_fd=self._root)
                 except OSError as error:
-                    if error.errno in (*_NOT_A_BLOB, errno.ENOENT):
+                    if error.errno in _NOT_A_BLOB:
                         return None
                     raise
+            self._trusted_until[name] = time.monotonic() + _TRUSTED_SECONDS
             return self._shards[name]
 
-    def _current_shard(self, name: str, handle: int) -> int | None:
-        """Return the folder that bears the name now, which may not be the one held open."""
+    def _is_in_place(self, name: str, handle: int) -> bool:
         try:
             status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
         except FileNotFoundError:
-            status = None
+            return False
         held = os.fstat(handle)
-        if status is not None and (status.st_ino, status.st_dev) == (held.st_ino, held.st_dev):
-            return handle
-        with self._lock:
-            if self._shards.get(name) == handle:
-                # another thread may be using it this moment: close it only with the store
-                self._replaced.append(self._shards.pop(name))
-        return self._shard(name)
+        return (status.st_ino, status.st_dev) == (held.st_ino, held.st_dev)
 
     def _shard_for_writing(self, name: str) -> int:
         handle = self._shard(name)
-        now = time.monotonic()
-        if handle is not None and now - self._looked_at.get(name, 0.0) > _TRUSTED_SECONDS:
-            handle = self._current_shard(name, handle)
-            self._looked_at[name] = now
         if handle is None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self._root)
@@ -192,6 +187,15 @@ class DiskBlobStore:
         if handle is None:
             raise NotADirectoryError(errno.ENOTDIR, f"{name} in the store is not a folder")
         return handle
+
+
+def _attempt(act: Callable[[str, int], T], name: str, shard: int) -> T | None:
+    try:
+        return act(name, shard)
+    except OSError as error:
+        if error.errno in _NOT_A_BLOB:
+            return None
+        raise
 
 
 def _open_for_reading(name: str, shard: int) -> int:

@@ -17,7 +17,7 @@ from filestored.catalogue.tables import files, removals
 from filestored.digest import Digest
 from filestored.errors import StartError
 
-BUSY_TIMEOUT_SECONDS = 20
+BUSY_TIMEOUT_SECONDS = 10
 _CHECKPOINT_EVERY_PAGES = 4000
 _MAX_WAL_BYTES = 32 << 20
 _WAL_LOOKED_AT_EVERY = 64
