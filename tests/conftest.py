@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-EVERYTHING = bool(os.environ.get("FILESTORED_TEST_EVERYTHING"))
+EVERYTHING = bool(os.environ.get("TEST_EVERYTHING"))
 
 
 def require_program(name: str) -> str:
