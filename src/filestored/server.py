@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import ctypes
 import errno
+import gc
 import logging
 import multiprocessing
 import os
@@ -270,6 +271,7 @@ def load_application(settings: Settings, failure: Connection) -> "AsgiCallable":
         output = logs.configure(settings.log, settings.log_format, settings.log_file)
         access_log = logs.AccessLog(output, settings.log_format, settings.log)
         application = _build(settings, access_log)
+        _collect_seldom()
     except Exception as error:
         _give_up(error, failure)
     atexit.register(access_log.close)
@@ -295,6 +297,13 @@ async def _live(application: "AsgiCallable", scope: "Scope", receive: "Receive",
 
 def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _collect_seldom() -> None:
+    """Look for garbage in cycles less often: requests make none, and what is remembered is looked through each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
