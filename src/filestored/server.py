@@ -53,7 +53,7 @@ DRAIN_SECONDS = 30
 
 _BACKPRESSURE = 16384
 # bytes; with more, slow readers hold more memory, and nothing gets faster
-_CONNECTION_BUFFER = 131072
+_CONNECTION_BUFFER = 128 * 1024
 _PR_SET_PDEATHSIG = 1
 _SIGNAL_SECONDS = 0.2
 

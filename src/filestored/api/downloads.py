@@ -23,7 +23,7 @@ SMALL = 64 * 1024
 """Up to this many bytes a file is answered in one message."""
 
 MIN_PIECE = 16 * 1024
-_IN_FLIGHT = 16 << 20
+_IN_FLIGHT = 8 << 20
 _ASKED_EVERY = 1 << 20
 _CONDITIONS = frozenset({b"if-match", b"if-none-match", b"if-unmodified-since"})
 # what a file that is held open counts for, so that at most 256 are
