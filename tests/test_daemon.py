@@ -21,6 +21,7 @@ from filestored.daemon import LastStart, StoreLock, find_holder, running_pid
 from filestored.errors import StartError
 from filestored.settings import load
 from tests.conftest import Daemon, StartDaemon, require_program
+from tests.processes import wait_until, worker_pids
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("FILESTORED_")}
 
@@ -43,20 +44,6 @@ def command(tmp_path: Path) -> Iterator[Command]:
     pid = running_pid(store)
     if pid is not None:
         os.kill(pid, signal.SIGKILL)
-
-
-def _wait_until(holds: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _workers(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def _is_alive(pid: int) -> bool:
@@ -114,7 +101,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_running(tmp_path: Path) -> N
         [sys.executable, "-m", "filestored", "start", "--port", "0", "--store", str(tmp_path / "store")],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CLEAN,
     )  # fmt: skip
-    assert _wait_until(lambda: running_pid(tmp_path / "store") is not None)
+    assert wait_until(lambda: running_pid(tmp_path / "store") is not None)
     child.send_signal(signal.SIGINT)
     assert child.communicate(timeout=60)[1] == "filestored: interrupted\n"
     assert child.returncode == 130
@@ -140,7 +127,7 @@ def test_restart_keeps_the_settings_of_the_last_start(command: Command, tmp_path
     assert _settings_noted(tmp_path)["variables"] == noted["variables"]
     pid = running_pid(tmp_path / "store")
     assert pid not in (None, first)
-    assert len(_workers(pid or 0)) == 1
+    assert len(worker_pids(pid or 0)) == 1
     address = output.split()[-1].replace("0.0.0.0", "127.0.0.1")
     assert httpx.post(address, content=b"x" * 1025).status_code == 413
 
@@ -241,8 +228,8 @@ def test_a_signal_while_starting_is_an_ordered_end(tmp_path: Path, number: int, 
         [sys.executable, "-m", "filestored", "run", "--port", "0", "--host", "127.0.0.1", "--store", "store"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=CLEAN, start_new_session=True,
     )  # fmt: skip
-    assert _wait_until(lambda: b"filestored" in Path(f"/proc/{child.pid}/cmdline").read_bytes())
-    assert _wait_until(lambda: _catches(child.pid, number))
+    assert wait_until(lambda: b"filestored" in Path(f"/proc/{child.pid}/cmdline").read_bytes())
+    assert wait_until(lambda: _catches(child.pid, number))
     time.sleep(seconds)
     os.killpg(child.pid, number)
     said = child.communicate(timeout=25)[1]
@@ -259,18 +246,18 @@ def _catches(pid: int, number: int) -> bool:
 
 def test_workers_end_with_a_supervisor_that_is_killed(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--workers", "2")
-    workers = _workers(daemon.pid)
+    workers = worker_pids(daemon.pid)
     assert len(workers) == 2
     os.kill(daemon.pid, signal.SIGKILL)
-    assert _wait_until(lambda: not any(map(_is_alive, workers)), 5)
+    assert wait_until(lambda: not any(map(_is_alive, workers)), seconds=5)
     assert start_daemon(store=daemon.store).stop() == 0
 
 
 def test_a_worker_that_dies_is_replaced(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--workers", "1")
-    (worker,) = _workers(daemon.pid)
+    (worker,) = worker_pids(daemon.pid)
     os.kill(worker, signal.SIGKILL)
-    assert _wait_until(lambda: _workers(daemon.pid) not in ([], [worker]) and _is_ready(daemon))
+    assert wait_until(lambda: worker_pids(daemon.pid) not in ([], [worker]) and _is_ready(daemon))
     assert daemon.stop() == 0
 
 
@@ -369,5 +356,5 @@ def test_as_process_1_it_stops_on_sigterm(start_daemon: StartDaemon) -> None:
     assert (daemon.store / ".filestored" / "daemon.pid").read_text().startswith("1\n")
     (first,) = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
     os.kill(int(first), signal.SIGTERM)
-    assert _wait_until(lambda: not _is_alive(int(first)), 15)
+    assert wait_until(lambda: not _is_alive(int(first)), seconds=15)
     assert "stopped" in daemon.read_log()

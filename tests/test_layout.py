@@ -108,16 +108,3 @@ def test_a_replaced_folder_is_noticed_without_a_look_in_vain(tmp_path: Path) -> 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     blobs.close()
-
-
-def test_walk_finds_blobs_and_nothing_else(tmp_path: Path) -> None:
-    blobs = DiskBlobStore(StoreFolder.adopt(tmp_path, Algorithm.MD5))
-    names = ["ab" + "0" * 30, "ab" + "1" * 30, "ff" + "0" * 62]
-    for name in [*names, "ab-not", "ff" + "Z" * 30]:
-        (tmp_path / name[:2]).mkdir(exist_ok=True)
-        (tmp_path / name[:2] / name).write_bytes(b"12")
-    (tmp_path / "ab" / ("ab" + "2" * 30)).symlink_to("/etc/passwd")
-    (tmp_path / "ab" / ("cd" + "2" * 30)).write_bytes(b"in the wrong folder")
-    assert sorted(digest for digest, _ in blobs.walk()) == sorted(names)
-    assert {status.size for _, status in blobs.walk()} == {2}
-    blobs.close()

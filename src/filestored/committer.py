@@ -215,6 +215,7 @@ class Committer:
         """Give the reserve up for a delete, which is what makes room again."""
         if not isinstance(waiting.change, DeleteFile):
             return
+        waiting.error = None
         try:
             # it may be gone: another worker is using it, or the disk had no room for it
             self._reserve.unlink(missing_ok=True)
@@ -223,8 +224,6 @@ class Committer:
             self._carry_out([waiting])
         except Exception as error:
             waiting.error = error
-        else:
-            waiting.error = None
         with contextlib.suppress(OSError):
             keep_reserve(self._reserve)
 

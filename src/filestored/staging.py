@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor
 from itertools import count
@@ -156,7 +157,8 @@ class Staging:
         self.algorithm = algorithm
         self.threads = threads
         self.durable = durable
-        self._process = f"{os.getpid():x}"
+        # a worker that was killed may have left files behind, and another may have its process id by now
+        self._process = f"{os.getpid():x}-{secrets.token_hex(4)}"
         self._numbers = count()
 
     def new_name(self) -> str:

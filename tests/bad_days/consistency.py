@@ -2,34 +2,12 @@
 
 import hashlib
 import sqlite3
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-
-from tests.conftest import Daemon
-
-_WAIT_SECONDS = 10
 
 
 def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
-
-
-def wait_until(holds: Callable[[], bool], *, seconds: float = _WAIT_SECONDS) -> bool:
-    """Wait for something that takes a moment; tell whether it came to hold."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def worker_pids(daemon: Daemon) -> list[int]:
-    """Return the processes that answer requests, oldest first."""
-    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def blobs(store: Path) -> set[str]:

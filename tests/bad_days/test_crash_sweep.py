@@ -9,9 +9,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.bad_days.consistency import require_whole, rows, sha256, worker_pids
+from tests.bad_days.consistency import require_whole, rows, sha256
 from tests.bad_days.tracing import traced
 from tests.conftest import Daemon, StartDaemon
+from tests.processes import worker_pids
 
 # all by which an upload or a delete changes the disk; `write` is left out: the event loop wakes itself with it
 _CALLS = (
@@ -25,7 +26,7 @@ LARGE = 200_000
 
 def calls_of(daemon: Daemon, act: Callable[[], bool]) -> list[tuple[str, int]]:
     """Return the calls that something makes the daemon do: each name with 1, 2, … as often as one thread makes it."""
-    (worker,) = worker_pids(daemon)
+    (worker,) = worker_pids(daemon.pid)
     record = daemon.store.with_suffix(".calls")
     with traced(worker, "-e", f"trace={_CALLS}", "-o", str(record)):
         assert act()
@@ -38,7 +39,7 @@ def calls_of(daemon: Daemon, act: Callable[[], bool]) -> list[tuple[str, int]]:
 
 def killed_at(daemon: Daemon, call: str, number: int) -> contextlib.AbstractContextManager[None]:
     """Kill the worker as soon as one of its threads begins its ``number``-th call of a name."""
-    (worker,) = worker_pids(daemon)
+    (worker,) = worker_pids(daemon.pid)
     return traced(worker, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}", "-o", "/dev/null")
 
 

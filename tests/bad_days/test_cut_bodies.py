@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.api.raw import RawConnection
-from tests.bad_days.consistency import blobs, sha256, wait_until, worker_pids
+from tests.bad_days.consistency import blobs, sha256
 from tests.conftest import Daemon, StartDaemon
+from tests.processes import wait_until, worker_pids
 
 BOUNDARY = "frontier"
 SIZES = pytest.mark.parametrize("size", [3000, 1_500_000], ids=["small", "large"])
@@ -147,7 +148,7 @@ def idle_sockets_of(pid: int) -> int:
 def test_a_reader_that_reads_nothing_is_let_go(served: Daemon, ranges: list[str]) -> None:
     body = os.urandom(8_000_000)
     digest = httpx.post(served.url, content=body).text
-    (worker,) = worker_pids(served)
+    (worker,) = worker_pids(served.pid)
     idle = idle_sockets_of(worker)
     with contextlib.ExitStack() as stack:
         for _ in range(5):
@@ -163,7 +164,7 @@ def test_a_reader_that_reads_nothing_is_let_go(served: Daemon, ranges: list[str]
 
 def test_a_reader_that_goes_away_is_let_go(served: Daemon) -> None:
     digest = httpx.post(served.url, content=os.urandom(7_900_000)).text
-    (worker,) = worker_pids(served)
+    (worker,) = worker_pids(served.pid)
     idle = idle_sockets_of(worker)
     for _ in range(5):
         with RawConnection(served.address) as connection:

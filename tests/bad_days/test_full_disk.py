@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from tests.api.raw import RawConnection
-from tests.bad_days.consistency import require_agreement, sha256, wait_until
+from tests.bad_days.consistency import require_agreement, sha256
 from tests.conftest import EVERYTHING, Daemon, StartDaemon
+from tests.processes import wait_until
 
 MakeDisk = Callable[[str], Path]
 

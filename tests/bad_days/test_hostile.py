@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from tests.api.raw import RawConnection
-from tests.bad_days.consistency import blobs, require_agreement, sha256, wait_until, worker_pids
+from tests.bad_days.consistency import blobs, require_agreement, sha256
 from tests.conftest import Daemon, StartDaemon
+from tests.processes import wait_until, worker_pids
 
 HOSTILE = [
     "a\r\nX-Injected: yes",
@@ -36,9 +37,9 @@ HOSTILE = [
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon with one worker, which has to be the same one after all."""
     running = Daemon(tmp_path_factory.mktemp("hostile") / "store", "--workers", "1").start()
-    pids = worker_pids(running)
+    pids = worker_pids(running.pid)
     yield running
-    assert worker_pids(running) == pids, running.read_log()
+    assert worker_pids(running.pid) == pids, running.read_log()
     assert running.stop() == 0, running.read_log()
 
 
@@ -202,7 +203,7 @@ def test_a_killed_worker_is_replaced_and_what_it_stored_is_there(start_daemon: S
     daemon = start_daemon("--workers", "2")
     body = os.urandom(100_000)
     assert httpx.post(daemon.url, content=body).status_code == 200
-    killed = worker_pids(daemon)
+    killed = worker_pids(daemon.pid)
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
 
@@ -211,7 +212,7 @@ def test_a_killed_worker_is_replaced_and_what_it_stored_is_there(start_daemon: S
             return httpx.get(f"{daemon.url}/{sha256(body)}").content == body
         return False
 
-    assert wait_until(lambda: len(set(worker_pids(daemon)) - set(killed)) == 2)
+    assert wait_until(lambda: len(set(worker_pids(daemon.pid)) - set(killed)) == 2)
     assert wait_until(is_served)
     assert wait_until(lambda: all(httpx.get(f"{daemon.url}/readyz").status_code == 200 for _ in range(10)))
     require_alive(daemon)
@@ -221,7 +222,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_gives_the_store_up(star
     daemon = start_daemon("--workers", "2")
     body = os.urandom(1000)
     assert httpx.post(daemon.url, content=body).status_code == 200
-    workers = worker_pids(daemon)
+    workers = worker_pids(daemon.pid)
     os.kill(daemon.pid, signal.SIGKILL)
     began = time.monotonic()
     again = start_daemon("--workers", "1", store=daemon.store)
@@ -241,7 +242,7 @@ def is_running(pid: int) -> bool:
 
 def test_the_files_of_one_form_take_neither_descriptors_nor_memory(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--workers", "1")
-    (worker,) = worker_pids(daemon)
+    (worker,) = worker_pids(daemon.pid)
 
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{worker}/fd"))

@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.bad_days.consistency import blobs, require_agreement, rows, sha256, wait_until, worker_pids
+from tests.bad_days.consistency import blobs, require_agreement, rows, sha256
 from tests.bad_days.tracing import traced
 from tests.conftest import Daemon, StartDaemon
+from tests.processes import wait_until, worker_pids
 
 SMALL = 1000
 LARGE = 300_000
@@ -24,7 +25,7 @@ FLUSHES = "fsync,fdatasync,syncfs"
 
 def failing(daemon: Daemon, calls: str, error: str) -> AbstractContextManager[None]:
     """Let calls of the only worker fail while a block runs."""
-    (worker,) = worker_pids(daemon)
+    (worker,) = worker_pids(daemon.pid)
     return traced(worker, "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}", "-o", os.devnull)
 
 

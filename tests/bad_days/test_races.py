@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.bad_days.consistency import blobs, require_agreement, sha256, wait_until
+from tests.bad_days.consistency import blobs, require_agreement, sha256
 from tests.conftest import Daemon, StartDaemon
+from tests.processes import wait_until
 
 SECONDS = 4
 BODIES = [os.urandom(size) for size in (10, 5000, 200_000, 200_001)]

@@ -5,13 +5,13 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from filestored.blobs.flushing import flush_filesystem
 from filestored.blobs.layout import StoreFolder, is_regular
 from filestored.blobs.store import BlobHandle, BlobStat, StagedBytes
-from filestored.digest import Digest, parse_digest
+from filestored.digest import Digest
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a pipe that somebody put there must not hang; it means nothing for files
@@ -106,22 +106,6 @@ class DiskBlobStore:
     def remove(self, digest: Digest) -> bool:
         """See BlobStore."""
         return self._at(digest, _unlink) is not None
-
-    def walk(self) -> Iterator[tuple[Digest, BlobStat]]:
-        """See BlobStore."""
-        for number in range(256):
-            shard = self._shard(f"{number:02x}")
-            if shard is None:
-                continue
-            with os.scandir(shard) as entries:
-                for entry in entries:
-                    digest = parse_digest(entry.name)
-                    if digest != entry.name or not digest.startswith(f"{number:02x}"):
-                        continue
-                    with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        if is_regular(status):
-                            yield digest, BlobStat(status.st_size, int(status.st_mtime))
 
     def free_bytes(self) -> int:
         """See BlobStore."""

@@ -1,7 +1,7 @@
 """What every blob store promises."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,9 +78,6 @@ class BlobStore(Protocol):
 
     def remove(self, digest: Digest) -> bool:
         """Remove a blob; False where there was none, which is not an error. Not durable before :meth:`flush`."""
-
-    def walk(self) -> Iterator[tuple[Digest, BlobStat]]:
-        """Go through all blobs, in no order; blobs that come or go meanwhile may be missed."""
 
     def free_bytes(self) -> int:
         """Tell how many bytes can still be stored."""
