@@ -19,7 +19,8 @@ from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
 from filestored.blobs.store import BlobHandle
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import Added, FileRecord, Wish, now_milliseconds
-from filestored.committer import AddFiles, Committer, DeleteFile, keep_reserve, settle_removals
+from filestored.changes import AddFiles, DeleteFile
+from filestored.committer import Committer, keep_reserve, settle_removals
 from filestored.digest import Algorithm, Digest, algorithm_of
 from filestored.errors import NotFound, OutOfSpace, StartError
 from filestored.shared import Shared

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from filestored.api import integrity, names
 from filestored.api.exchange import Exchange
+from filestored.api.intake import Intake, too_large
 from filestored.api.integrity import Expected
 from filestored.api.limits import MULTIPART_OVERHEAD, Limits
 from filestored.api.multipart import MultipartReader, PartBegin, PartBody
-from filestored.api.stalls import Guard, Stalled, Stalls
+from filestored.api.stalls import Stalls
 from filestored.catalogue.records import Wish, now_milliseconds
 from filestored.digest import Algorithm, Digest, algorithm_of, parse_digest
-from filestored.errors import BadRequest, ClientGone, DigestMismatch, RequestTimeout, TooLarge
+from filestored.errors import BadRequest, DigestMismatch, TooLarge
 from filestored.filestore import Filestore
 from filestored.quantities import parse_duration
 from filestored.staging import SMALL, Receiver, Staged
@@ -25,7 +26,6 @@ MAX_HELD_BYTES = 1 << 20
 
 _FORM = "application/x-www-form-urlencoded"
 _SAID = ("name", "expires_in", "file_hash")
-_ROOM_CHECKED_EVERY = 16 << 20
 
 Bodies = list[tuple[Staged, Wish]]
 
@@ -154,13 +154,13 @@ class Uploads:
             name = names.clean_name(part.begin.file_name)
         return _make_wish(name, part.begin.headers.get(b"content-type", b"").decode("latin-1"), said.expires_at)
 
-    def _body(self, exchange: Exchange, most: int | None) -> "_Body":
+    def _body(self, exchange: Exchange, most: int | None) -> Intake:
         """Begin to read a body. Raises TooLarge or OutOfSpace where its announced size says so already."""
         announced = exchange.content_length
         if most is not None and announced is not None and announced > most:
-            raise _too_large(most)
+            raise too_large(most)
         self._filestore.require_room(announced or 0)
-        return _Body(exchange, self._stalls.guard(self._limits.body_timeout), most, self._filestore.require_room)
+        return Intake(exchange, self._stalls.guard(self._limits.body_timeout), most, self._filestore.require_room)
 
     def _wish(self, headers: Mapping[bytes, bytes], said: _Said, media_type: str) -> Wish:
         """Put together what is said about one file."""
@@ -187,50 +187,6 @@ class Uploads:
             # a form may name a hash of another algorithm only before the file: afterwards it cannot be taken any more
             other = staged.others.get(algorithm_of(said.file_hash, own).value)
             _require_same("file_hash", said.file_hash, staged.digest if other is None else other.hex())
-
-
-class _Body:
-    """The bytes of a request as they come: never more than ``most``, and only whole."""
-
-    def __init__(self, exchange: Exchange, guard: Guard, most: int | None, require_room: Callable[[int], None]) -> None:
-        self._exchange = exchange
-        self._guard = guard
-        self._most = most
-        self._require_room = require_room
-        self._announced = exchange.content_length
-        self._received = 0
-        self._room_checked_at = _ROOM_CHECKED_EVERY
-        self._has_more = True
-
-    async def read(self) -> bytes:
-        """Return the next piece, empty at the end.
-
-        Raises RequestTimeout where none comes in time, ClientGone where the body is cut short, TooLarge, OutOfSpace.
-        """
-        piece = b""
-        while self._has_more and not piece:
-            piece = await self._receive()
-        if not piece and self._announced not in (None, self._received):
-            raise ClientGone
-        return piece
-
-    async def _receive(self) -> bytes:
-        try:
-            with self._guard:
-                message = await self._exchange.receive()
-        except Stalled:
-            raise RequestTimeout("The body stopped coming; nothing was stored. Send it again.") from None
-        if message["type"] != "http.request":
-            raise ClientGone
-        piece: bytes = message.get("body", b"")
-        self._has_more = message.get("more_body", False)
-        self._received += len(piece)
-        if self._most is not None and self._received > self._most:
-            raise _too_large(self._most)
-        if self._received >= self._room_checked_at:
-            self._room_checked_at = self._received + _ROOM_CHECKED_EVERY
-            self._require_room(max((self._announced or 0) - self._received, 0))
-        return piece
 
 
 @dataclass(slots=True)
@@ -296,7 +252,7 @@ class _Form:
     async def _take(self, body: bytes | memoryview) -> None:
         if self._receiver is not None:
             if self._limit is not None and self._receiver.size + len(body) > self._limit:
-                raise _too_large(self._limit)
+                raise too_large(self._limit)
             await self._receiver.write(body)
         elif self._begin is not None and self._begin.name in _SAID:
             self._text += body
@@ -330,7 +286,3 @@ def _require_same(field_name: str, announced: str, actual: str) -> None:
         raise DigestMismatch(
             f"The bytes that came have the digest {actual}, but {field_name} announces {announced}; nothing was stored."
         )
-
-
-def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"An upload may have at most {most} bytes.")

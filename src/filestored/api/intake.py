@@ -1,0 +1,58 @@
+"""Reading the body of a request: in time, within its limit, and only whole."""
+
+from collections.abc import Callable
+
+from filestored.api.exchange import Exchange
+from filestored.api.stalls import Guard, Stalled
+from filestored.errors import ClientGone, RequestTimeout, TooLarge
+
+_ROOM_CHECKED_EVERY = 16 << 20
+
+
+class Intake:
+    """The bytes of a request as they come: never more than ``most``, and only whole."""
+
+    def __init__(self, exchange: Exchange, guard: Guard, most: int | None, require_room: Callable[[int], None]) -> None:
+        self._exchange = exchange
+        self._guard = guard
+        self._most = most
+        self._require_room = require_room
+        self._announced = exchange.content_length
+        self._received = 0
+        self._room_checked_at = _ROOM_CHECKED_EVERY
+        self._has_more = True
+
+    async def read(self) -> bytes:
+        """Return the next piece, empty at the end.
+
+        Raises RequestTimeout where none comes in time, ClientGone where the body is cut short, TooLarge, OutOfSpace.
+        """
+        piece = b""
+        while self._has_more and not piece:
+            piece = await self._receive()
+        if not piece and self._announced not in (None, self._received):
+            raise ClientGone
+        return piece
+
+    async def _receive(self) -> bytes:
+        try:
+            with self._guard:
+                message = await self._exchange.receive()
+        except Stalled:
+            raise RequestTimeout("The body stopped coming; nothing was stored. Send it again.") from None
+        if message["type"] != "http.request":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        self._has_more = message.get("more_body", False)
+        self._received += len(piece)
+        if self._most is not None and self._received > self._most:
+            raise too_large(self._most)
+        if self._received >= self._room_checked_at:
+            self._room_checked_at = self._received + _ROOM_CHECKED_EVERY
+            self._require_room(max((self._announced or 0) - self._received, 0))
+        return piece
+
+
+def too_large(most: int) -> TooLarge:
+    """Return the error for a body of more than ``most`` bytes."""
+    return TooLarge(f"An upload may have at most {most} bytes.")
