@@ -2,7 +2,7 @@
 
 import pytest
 
-from filestored.access import ANONYMOUS, Access, Anonymous, Connection, Permission, is_loopback
+from filestored.access import ANONYMOUS, CHALLENGES, Access, Anonymous, Connection, Permission, is_loopback
 from filestored.errors import FilestoredError, Forbidden, Unauthorized
 
 LOCAL = Connection("127.0.0.1", False, "localhost:9000")
@@ -11,7 +11,7 @@ REMOTE = Connection("192.0.2.7", False, "files.example")
 
 def permissions(mode: Anonymous, connection: Connection) -> Permission:
     try:
-        principal = Access(mode).admit(connection)
+        principal = Access(mode).admit(connection, None, 0)
     except FilestoredError:
         return Permission(0)
     assert principal.owner == ANONYMOUS
@@ -58,10 +58,10 @@ def test_loopback_trusts_only_a_direct_local_connection(
 
 def test_a_refusal_says_how_to_open_up() -> None:
     with pytest.raises(Forbidden, match="--anonymous"):
-        Access(Anonymous.LOOPBACK).admit(REMOTE)
+        Access(Anonymous.LOOPBACK).admit(REMOTE, None, 0)
     with pytest.raises(Unauthorized) as refused:
-        Access(Anonymous.NONE).admit(LOCAL)
-    assert refused.value.headers == ((b"www-authenticate", b"Bearer"),)
+        Access(Anonymous.NONE).admit(LOCAL, None, 0)
+    assert refused.value.headers == CHALLENGES
 
 
 def test_is_loopback_understands_zones() -> None:

@@ -52,8 +52,8 @@ def test_the_newest_migration_is_the_one_the_program_asks_for() -> None:
 
 def test_files_are_found_first_owner_first(catalogue: Catalogue) -> None:
     with catalogue.transaction() as transaction:
-        transaction.insert(record("late", 2))
-        transaction.insert(record("early", 1))
+        transaction.insert(record("late", 2), is_first=True)
+        transaction.insert(record("early", 1), is_first=False)
     assert [file.owner for file in catalogue.find(DIGEST)] == ["early", "late"]
     catalogue.close()
 
@@ -61,7 +61,7 @@ def test_files_are_found_first_owner_first(catalogue: Catalogue) -> None:
 def test_a_transaction_that_fails_leaves_nothing(catalogue: Catalogue) -> None:
     def fail() -> None:
         with catalogue.transaction() as transaction:
-            transaction.insert(record())
+            transaction.insert(record(), is_first=True)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -76,11 +76,11 @@ def test_a_second_writer_waits_for_the_first(path: Path, catalogue: Catalogue) -
 
     def write() -> None:
         with other.transaction() as transaction:
-            transaction.insert(record("second"))
+            transaction.insert(record("second"), is_first=False)
         done.set()
 
     with catalogue.transaction() as transaction:
-        transaction.insert(record("first"))
+        transaction.insert(record("first"), is_first=True)
         thread = threading.Thread(target=write)
         thread.start()
         assert not done.wait(0.3)

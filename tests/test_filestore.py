@@ -164,7 +164,7 @@ def test_removals_that_a_crash_left_undone_are_carried_out_at_start(folder: Stor
         gone = (await add(store, ANNA, b"gone")).file.digest
         kept = (await add(store, ANNA, b"kept")).file.digest
         with store._catalogue.transaction() as transaction:
-            transaction.delete(gone, None)
+            transaction.delete(transaction.find(gone), are_last=True)
             transaction.add_removal(gone)
             transaction.add_removal(kept)
 

@@ -43,7 +43,8 @@ def test_every_value_is_spelled_so_that_it_reads_back_the_same(tmp_path: Path) -
         "anonymous": "none", "durability": "relaxed", "tls_cert": pem, "tls_key": pem, "cache_control": "no-store",
         "max_upload_size": "1.5GB", "min_free_space": "0", "max_uploads": "none", "max_uploads_per_client": "4",
         "header_timeout": "0.5", "body_timeout": "90", "send_timeout": "1h",
-            "http2": "always", "config": _write(tmp_path / "f.toml", ""),
+        "http2": "always", "trusted_proxy": "10.0.0.0/8,::1", "cors_origin": "https://a.example,http://localhost:3000",
+        "config": _write(tmp_path / "f.toml", ""),
     }  # fmt: skip
     settings = load(given, {}).settings
     assert set(given) == {setting.name for setting in describe_all()}

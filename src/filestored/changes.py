@@ -1,56 +1,95 @@
-"""What can be done to the store inside a write transaction: add files, delete a file."""
+"""What can be done to the store inside a write transaction: add, change and delete files, end those that expire."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from filestored.blobs.disk import DiskBlobStore
 from filestored.catalogue.catalogue import Transaction
-from filestored.catalogue.records import Added, FileRecord, Wish
+from filestored.catalogue.records import NOBODY, Added, FileChange, FileRecord, Wish
 from filestored.digest import Digest
+from filestored.errors import TooLarge
 from filestored.staging import Staged
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Change(Protocol[T_co]):
+class Change(ABC, Generic[T_co]):
     """Something to do to the store inside a write transaction. May be carried out again after a failure."""
 
-    digests: list[Digest]
-    """What it changes."""
+    frees_space = False
+    """Whether it makes room on the disk, so that a full disk must not keep it from being done."""
 
-    staged: list[Staged]
-    """The bytes it publishes."""
+    def __init__(self, digests: list[Digest], staged: list[Staged] | None = None) -> None:
+        self.digests = digests
+        """What it changes."""
+        self.staged = staged or []
+        """The bytes it publishes."""
+        self.published: list[Digest] = []
+        """The blobs it has published that were not there before."""
+        self.removed: list[Digest] = []
+        """The blobs it has decided to remove."""
 
+    @abstractmethod
     def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> T_co:
-        """Do it; what it returns is the answer once everything is durable."""
+        """Do it; what it returns is the answer once everything is durable.
+
+        Raises RequestError, before anything is done, where it must not be done.
+        """
 
 
-class AddFiles:
+class AddFiles(Change[list[Added]]):
     """Publish staged bodies and record their files: all of them or none."""
 
-    def __init__(self, owner: str, bodies: list[tuple[Staged, Wish]]) -> None:
-        self.staged = [staged for staged, _ in bodies]
-        self.digests = [staged.digest for staged in self.staged]
-        self.published: list[Digest] = []
-        """The blobs that were not there before."""
+    def __init__(self, owner: str, bodies: list[tuple[Staged, Wish]], quota: int | None = None) -> None:
+        """``quota`` is how many bytes the owner may keep in all."""
+        staged = [staged for staged, _ in bodies]
+        super().__init__([each.digest for each in staged], staged)
         self._owner = owner
         self._bodies = bodies
+        self._quota = quota
 
     def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> list[Added]:
-        """Publish and record."""
+        """Publish and record. Raises TooLarge where the owner would keep more than the quota."""
+        if self._quota is not None:
+            self._require_quota(self._quota, transaction, now)
         return [self._add(transaction, blobs, staged, wish, now) for staged, wish in self._bodies]
+
+    def _require_quota(self, quota: int, transaction: Transaction, now: int) -> None:
+        sizes = {staged.digest: staged.size for staged in self.staged}
+        owned = {
+            digest
+            for digest in sizes
+            if any(file.owner == self._owner and file.is_live(now) for file in transaction.find(digest))
+        }
+        more = sum(size for digest, size in sizes.items() if digest not in owned)
+        kept = transaction.bytes_of(self._owner, now)
+        if more and kept + more > quota:
+            raise over_quota(quota, kept, more)
 
     def _add(self, transaction: Transaction, blobs: DiskBlobStore, staged: Staged, wish: Wish, now: int) -> Added:
         if blobs.publish(staged):
             staged.is_published()
             self.published.append(staged.digest)
-        old = transaction.find_own(staged.digest, self._owner)
+        rows = transaction.find(staged.digest)
+        unclaimed = [file for file in rows if file.owner == NOBODY]
+        if unclaimed:
+            transaction.delete(unclaimed, are_last=len(rows) == 1)
+            rows = [file for file in rows if file.owner != NOBODY]
+        old = next((file for file in rows if file.owner == self._owner), None)
         new = _merge(old, self._owner, staged, wish, now)
         if old is None:
-            transaction.insert(new)
+            transaction.insert(new, is_first=not rows)
         elif new != old:
             transaction.update(new)
         return Added(new, is_new=old is None or not old.is_live(now))
+
+
+def over_quota(quota: int, kept: int, more: int) -> TooLarge:
+    """Return the error for an upload that would make an owner keep more than allowed; all in bytes."""
+    return TooLarge(
+        f"This token may keep {quota} bytes in all and keeps {kept}; {more} more do not fit. Delete files first."
+    )
 
 
 def _merge(old: FileRecord | None, owner: str, staged: Staged, wish: Wish, now: int) -> FileRecord:
@@ -67,27 +106,80 @@ def _merge(old: FileRecord | None, owner: str, staged: Staged, wish: Wish, now: 
     )
 
 
-class DeleteFile:
+class ChangeFile(Change[FileRecord | None]):
+    """Change what is said about an owner's file; None where there is none."""
+
+    def __init__(self, digest: Digest, owner: str, change: FileChange, *, of_anybody: bool = False) -> None:
+        """``of_anybody`` takes the file of whoever came first where the owner has none."""
+        super().__init__([digest])
+        self._owner = owner
+        self._change = change
+        self._of_anybody = of_anybody
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> FileRecord | None:
+        """Change it."""
+        live = [file for file in transaction.find(self.digests[0]) if file.is_live(now)]
+        mine = [file for file in live if file.owner == self._owner] or (live if self._of_anybody else [])
+        if not mine:
+            return None
+        old = mine[0]
+        new = self._change.of(old)
+        if new != old:
+            transaction.update(new)
+        return new
+
+
+class DeleteFile(Change[bool]):
     """Delete an owner's file, or everybody's; the blob goes with the last."""
 
-    def __init__(self, digest: Digest, owner: str | None) -> None:
-        self.digests = [digest]
-        self.staged: list[Staged] = []
-        self.removed: list[Digest] = []
-        """The blobs it decided to remove."""
-        self._digest = digest
+    frees_space = True
+
+    def __init__(self, digest: Digest, owner: str | None, *, takes_unclaimed: bool = True) -> None:
+        """``owner`` None deletes for all; ``takes_unclaimed`` also what no owner is known of."""
+        super().__init__([digest])
         self._owner = owner
+        self._takes_unclaimed = takes_unclaimed
 
     def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
-        """Delete the rows and decide on the blob; False where there was no such file.
+        """Delete the rows and decide on the blob; False where there was no such file."""
+        digest = self.digests[0]
+        rows = transaction.find(digest)
+        mine = [file for file in rows if self._owner in (file.owner, None)]
+        existed = any(file.is_live(now) for file in mine)
+        self.removed = []
+        if any(file.owner != NOBODY for file in rows if file not in mine):
+            transaction.delete(mine, are_last=False)
+            return existed
+        if not mine:
+            # no row, or one without owner: what nobody keeps is anybody's who may read it
+            if not self._takes_unclaimed or blobs.stat(digest) is None:
+                return False
+            existed = True
+        transaction.delete(rows, are_last=True)
+        transaction.add_removal(digest)
+        self.removed = [digest]
+        return existed
 
-        A blob that no row names is anybody's: it goes as well.
-        """
-        mine = transaction.delete(self._digest, self._owner)
-        if self._owner is not None and transaction.is_kept(self._digest):
-            return any(file.is_live(now) for file in mine)
-        if blobs.stat(self._digest) is None:
-            return False
-        transaction.add_removal(self._digest)
-        self.removed = [self._digest]
-        return not mine or any(file.is_live(now) for file in mine)
+
+class EndFiles(Change[int]):
+    """Delete the files that have expired, as many as one transaction should; the number deleted."""
+
+    frees_space = True
+    most = 256
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> int:
+        """Delete the rows and decide on the blobs that are left to nobody."""
+        ended = transaction.expired(now, self.most)
+        self.removed = []
+        self.digests = list(dict.fromkeys(file.digest for file in ended))
+        for digest in self.digests:
+            mine = [file for file in ended if file.digest == digest]
+            kept = [file for file in transaction.find(digest) if file not in mine]
+            transaction.delete(mine, are_last=not kept)
+            if not kept:
+                transaction.add_removal(digest)
+                self.removed.append(digest)
+        return len(ended)

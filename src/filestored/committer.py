@@ -23,9 +23,9 @@ from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES
 from filestored.catalogue.catalogue import Catalogue, is_catalogue_full, primary_code
 from filestored.catalogue.records import now_milliseconds
-from filestored.changes import AddFiles, Change, DeleteFile
+from filestored.changes import Change
 from filestored.digest import Digest
-from filestored.errors import Busy, FilestoredError, OutOfSpace, StorageFault, is_full
+from filestored.errors import Busy, FilestoredError, OutOfSpace, RequestError, StorageFault, is_full
 from filestored.staging import Staged
 
 MAX_BATCH = 256
@@ -127,7 +127,7 @@ class Committer:
 
     def _commit_on_full_disk(self, waiting: _Waiting[Any]) -> None:
         """Give the reserve up for a delete, which is what makes room again."""
-        if not isinstance(waiting.change, DeleteFile):
+        if not waiting.change.frees_space:
             return
         waiting.error = None
         try:
@@ -147,30 +147,34 @@ class Committer:
         with self._catalogue.transaction() as transaction:
             now = now_milliseconds()
             for waiting in batch:
-                waiting.outcome = waiting.change.carry_out(transaction, self._blobs, now)
+                waiting.error = None
+                try:
+                    waiting.outcome = waiting.change.carry_out(transaction, self._blobs, now)
+                except RequestError as refusal:
+                    waiting.error = refusal
             digests = [digest for waiting in batch for digest in waiting.change.digests]
             if self._durable and (len(digests) < _SHARED_FLUSH or not self._blobs.flush_everything()):
                 self._blobs.flush(digests)
         self._forget(digests)
-        deletes = [(waiting, waiting.change) for waiting in batch if isinstance(waiting.change, DeleteFile)]
-        if deletes:
-            self._settle(deletes)
-            self._forget([digest for _, delete in deletes for digest in delete.digests])
+        removing = [waiting for waiting in batch if waiting.change.removed]
+        if removing:
+            self._settle(removing)
+            self._forget([digest for waiting in removing for digest in waiting.change.removed])
 
     def _forget(self, digests: list[Digest]) -> None:
         """Let every worker look anew at what it remembers."""
         for digest in digests:
             self._changed(digest)
 
-    def _settle(self, deletes: list[tuple[_Waiting[Any], DeleteFile]]) -> None:
-        """Remove the blobs of deletes that are committed: whatever fails now, the decision stands."""
+    def _settle(self, removing: list[_Waiting[Any]]) -> None:
+        """Remove the blobs whose removal is committed: whatever fails now, the decision stands."""
         try:
             stuck = settle_removals(self._catalogue, self._blobs, flush=self._durable)
         except Exception as error:
             logger.warning("removed blobs stay noted as to be removed: {}", error)
-            stuck = {digest for _, delete in deletes for digest in delete.removed if self._blobs.stat(digest)}
-        for waiting, delete in deletes:
-            if not stuck.isdisjoint(delete.removed):
+            stuck = {digest for waiting in removing for digest in waiting.change.removed if self._blobs.stat(digest)}
+        for waiting in removing:
+            if not stuck.isdisjoint(waiting.change.removed):
                 waiting.error = StorageFault(
                     "The file is deleted, but its bytes could not be removed; that is tried again with the next "
                     "delete. The server's log says why."
@@ -191,12 +195,12 @@ class Committer:
 
     def _withdraw(self, change: Change[Any]) -> None:
         """Take back what a failed upload published, unless somebody keeps it by now."""
-        if not isinstance(change, AddFiles) or not change.published:
+        if not change.published:
             return
         try:
             with self._catalogue.transaction() as transaction:
                 for digest in change.published:
-                    if not transaction.is_kept(digest):
+                    if not transaction.is_named(digest):
                         self._blobs.remove(digest)
             self._forget(change.published)
         except Exception as error:
@@ -214,7 +218,7 @@ def settle_removals(catalogue: Catalogue, blobs: DiskBlobStore, *, flush: bool) 
         decided = transaction.take_removals()
         for digest in decided:
             try:
-                if not transaction.is_kept(digest):
+                if not transaction.is_named(digest):
                     blobs.remove(digest)
             except OSError as error:
                 logger.error("blob {} cannot be removed: {}", digest, error)

@@ -16,14 +16,26 @@ from loguru import logger
 from filestored.access import Permission, Principal
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
-from filestored.blobs.store import BlobHandle
+from filestored.blobs.store import BlobHandle, BlobStat
 from filestored.catalogue.catalogue import Catalogue
-from filestored.catalogue.records import Added, FileRecord, Wish, now_milliseconds
-from filestored.changes import AddFiles, DeleteFile
+from filestored.catalogue.listing import Page, Query
+from filestored.catalogue.records import (
+    NOBODY,
+    UNKNOWN_TYPE,
+    Added,
+    FileChange,
+    FileRecord,
+    TokenRecord,
+    Usage,
+    Wish,
+    now_milliseconds,
+)
+from filestored.changes import AddFiles, ChangeFile, DeleteFile, EndFiles, over_quota
 from filestored.committer import Committer, keep_reserve, settle_removals
 from filestored.digest import Algorithm, Digest, algorithm_of
 from filestored.errors import NotFound, OutOfSpace, StartError
 from filestored.shared import Shared
+from filestored.signing import KEY_NOTE, Signer, new_key
 from filestored.staging import Receiver, Staged, Staging
 
 _THREADS = 8
@@ -49,6 +61,21 @@ class OpenFile:
     def expires_at(self) -> int | None:
         """When the file ends, in milliseconds since 1970; None for never."""
         return self.record.expires_at if self.record else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that is there: its blob, and what the catalogue says of it for this reader, if anything."""
+
+    digest: Digest
+    record: FileRecord | None
+    blob: BlobStat
+
+    def described(self) -> FileRecord:
+        """Return its record, made up where the catalogue has none."""
+        return self.record or FileRecord(
+            self.digest, NOBODY, None, UNKNOWN_TYPE, self.blob.size, self.blob.modified * 1000, None
+        )
 
 
 class Filestore:
@@ -98,10 +125,11 @@ class Filestore:
 
         The bodies are the committer's from here on, also where the caller is cancelled meanwhile.
         """
+        principal.require_no_link()
         principal.require(Permission.WRITE)
         for staged, _ in bodies:
             staged.hand_over()
-        return await self._committer.submit(AddFiles(principal.owner, bodies))
+        return await self._committer.submit(AddFiles(principal.owner, bodies, principal.quota))
 
     def require_room(self, size: int) -> None:
         """Raise OutOfSpace unless ``size`` more bytes leave the disk as much free as the settings demand."""
@@ -116,11 +144,24 @@ class Filestore:
                 f"{size} more do not fit. Delete files or add space."
             )
 
+    async def require_quota(self, principal: Principal, size: int) -> None:
+        """Raise TooLarge where an upload of ``size`` bytes cannot be within the caller's quota, before it is read.
+
+        One that may be what the caller keeps already is let through: only its digest will tell.
+        """
+        if principal.quota is not None:
+            await self.in_thread(self._require_quota, principal.owner, principal.quota, size)
+
+    def _require_quota(self, owner: str, quota: int, size: int) -> None:
+        kept = self._catalogue.bytes_of(owner)
+        if kept + size > quota and not self._catalogue.has_size(owner, size):
+            raise over_quota(quota, kept, size)
+
     # reading
 
     async def open(self, principal: Principal, digest: Digest) -> OpenFile:
         """Open a file for reading. Raises NotFound where none is stored, or it has expired."""
-        principal.require(Permission.READ)
+        principal.require_reading(digest)
         return await self.in_thread(self._open, principal, digest)
 
     def _open(self, principal: Principal, digest: Digest) -> OpenFile:
@@ -139,15 +180,117 @@ class Filestore:
         """Tell whether the blob that is held open still is the one under its name."""
         return self._blobs.identity(file.digest) == file.blob.identity
 
+    async def find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
+        """Return what a caller may know of a file: whoever may not read is told of its own only. None for nothing."""
+        return await self.in_thread(self._find_stored, principal, digest)
+
+    def _find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
+        rows = self._catalogue.find(digest)
+        if not principal.may_read:
+            rows = [file for file in rows if file.owner == principal.owner]
+            if not rows:
+                return None
+        record = _record_for(principal, rows)
+        blob = self._blobs.stat(digest) if record or not rows else None
+        if blob is None or (record is not None and record.size != blob.size):
+            return None
+        return Stored(digest, record, blob)
+
+    # what there is to say about files
+
+    async def find_file(self, principal: Principal, digest: Digest) -> FileRecord:
+        """Return the caller's own file; to whoever sees all, anybody's. Raises NotFound."""
+        principal.require_no_link()
+        principal.require(Permission.READ)
+        stored = await self.find_stored(principal, digest)
+        if stored is not None and principal.sees_all:
+            return stored.described()
+        if stored is None or stored.record is None or stored.record.owner != principal.owner:
+            raise not_found(digest)
+        return stored.record
+
+    async def find_name(self, principal: Principal, digest: Digest) -> str | None:
+        """Return the name of a file that the caller may read, None where it has none. Raises NotFound."""
+        principal.require_no_link()
+        principal.require_reading(digest)
+        stored = await self.find_stored(principal, digest)
+        if stored is None:
+            raise not_found(digest)
+        return stored.record.name if stored.record else None
+
+    async def list_files(self, principal: Principal, query: Query) -> Page:
+        """Return a page of the caller's own files; to whoever sees all, of everybody's."""
+        principal.require_no_link()
+        principal.require(Permission.READ)
+        return await self.in_thread(self._catalogue.read_page, query, principal.claims_of, now_milliseconds())
+
+    async def change_file(self, principal: Principal, digest: Digest, change: FileChange) -> FileRecord:
+        """Change what is said about the caller's file; whoever sees all may change anybody's. Raises NotFound."""
+        principal.require_no_link()
+        principal.require(Permission.WRITE)
+        file = await self._committer.submit(ChangeFile(digest, principal.owner, change, of_anybody=principal.sees_all))
+        if file is None:
+            raise not_found(digest)
+        return file
+
+    async def find_missing(self, principal: Principal, digests: list[Digest]) -> list[Digest]:
+        """Return those of the digests that a caller has to upload, in their order.
+
+        For whoever may upload these are all it does not keep itself: what only others keep may go with them. To
+        whoever sees all, and to whoever only reads, what anybody keeps is there.
+        """
+        principal.require_no_link()
+        if not principal.may_read:
+            principal.require(Permission.WRITE)
+        return await self.in_thread(self._find_missing, principal, digests)
+
+    def _find_missing(self, principal: Principal, digests: list[Digest]) -> list[Digest]:
+        is_own_only = not principal.sees_all and bool(principal.permissions & Permission.WRITE)
+        missing = []
+        for digest in digests:
+            stored = self._find_stored(principal, digest)
+            is_own = stored is not None and stored.record is not None and stored.record.owner == principal.owner
+            if stored is None or (is_own_only and not is_own):
+                missing.append(digest)
+        return missing
+
+    async def measure(self, principal: Principal) -> tuple[Usage, int]:
+        """Return how much the caller keeps, or everybody does for whoever sees all, and the disk's free bytes."""
+        principal.require_no_link()
+        principal.require(Permission.READ)
+        return await self.in_thread(self.usage, principal.claims_of)
+
+    def usage(self, owner: str | None = None) -> tuple[Usage, int]:
+        """Return how much an owner keeps, or all do, and the free bytes of the disk. Blocks."""
+        return self._catalogue.usage(owner), self._blobs.free_bytes()
+
     # deleting
 
     async def delete(self, principal: Principal, digest: Digest) -> None:
         """Delete the caller's file. Raises NotFound where there is none. Durable when it returns."""
+        principal.require_no_link()
         principal.require(Permission.DELETE)
-        if not await self._committer.submit(DeleteFile(digest, principal.claims_of)):
+        change = DeleteFile(digest, principal.claims_of, takes_unclaimed=principal.may_read)
+        if not await self._committer.submit(change):
             raise not_found(digest)
 
+    async def end_expired(self) -> int:
+        """Delete files whose time has come, some hundreds at most; return how many. Durable when it returns."""
+        return await self._committer.submit(EndFiles())
+
     # the rest
+
+    def tokens(self) -> list[TokenRecord]:
+        """Return the tokens there are now. Blocks."""
+        return self._catalogue.tokens()
+
+    def signer(self) -> Signer:
+        """Return what signs links, with the key in the catalogue. Blocks."""
+        return Signer(self._catalogue.note(KEY_NOTE) or "")
+
+    def note(self, name: str) -> str | None:
+        """Return what the catalogue has noted under a name. Blocks."""
+        return self._catalogue.note(name)
 
     def require_usable(self) -> None:
         """Raise OSError or sqlite3.Error where blob store or catalogue do not answer. Blocks."""
@@ -172,8 +315,8 @@ def _record_for(principal: Principal, rows: list[FileRecord]) -> FileRecord | No
     return next((file for file in live if file.owner == principal.owner), live[0] if live else None)
 
 
-def prepare(folder: StoreFolder, catalogue: Path | None) -> None:
-    """Make a store ready to be opened: tables up to date, leftovers of a crash settled.
+def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
+    """Make a store ready to be opened: tables up to date, leftovers of a crash settled. Return the tokens there are.
 
     Call it once, under the daemon's lock. Its cost does not grow with the store. Raises StartError.
     """
@@ -188,16 +331,23 @@ def prepare(folder: StoreFolder, catalogue: Path | None) -> None:
         Catalogue.prepare(catalogue or folder.catalogue_file)
     try:
         with _recovering(folder, catalogue) as (blobs, rows):
+            if rows.note(KEY_NOTE) is None:
+                with rows.transaction() as transaction:
+                    transaction.add_note(KEY_NOTE, new_key())
             removed = Staging(blobs.staging, folder.algorithm, ThreadPoolExecutor(1), durable=False).clear()
             settle_removals(rows, blobs, flush=True)
+            tokens = rows.tokens()
         if has_room:
             with contextlib.suppress(OSError):
                 keep_reserve(folder.reserve_file)
-        Shared(folder.shared_file).close()
+        shared = Shared(folder.shared_file)
+        shared.forget_counts()
+        shared.close()
     except (OSError, sqlite3.Error) as error:
         raise StartError(f"the store {folder.path} cannot be used: {error}") from error
     if removed:
         logger.info("{} unfinished uploads of an earlier run were removed", removed)
+    return tokens
 
 
 def _give_up_reserve(folder: StoreFolder) -> bool:

@@ -81,13 +81,13 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
             from filestored.filestore import prepare
 
             leave_if_told()
-            prepare(folder, settings.catalogue_path)
+            tokens = prepare(folder, settings.catalogue_path)
             leave_if_told()
             _require_certificate(settings)
             endpoint = find_endpoint(settings)
             _raise_descriptor_limit()
             lock.publish(endpoint.url)
-            _announce(settings, endpoint)
+            _announce(settings, endpoint, Access(settings.anonymous, tokens))
             return _supervise(settings, endpoint)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
@@ -153,12 +153,12 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _announce(settings: Settings, endpoint: Endpoint) -> None:
+def _announce(settings: Settings, endpoint: Endpoint, access: Access) -> None:
     logger.info(
         "filestored {} serves {} at {} ({}, workers: {}, durability: {})",
         __version__, settings.store, endpoint.url, settings.hash.value, settings.workers, settings.durability,
     )  # fmt: skip
-    logger.info("access: {}", Access(settings.anonymous).describe())
+    logger.info("access: {}", access.describe())
 
 
 def _supervise(settings: Settings, endpoint: Endpoint) -> int:
@@ -309,7 +309,9 @@ def _collect_seldom() -> None:
 def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
     """Put the parts of a worker together: the only place that turns settings into objects."""
     from filestored.api.app import Application
+    from filestored.api.cors import Cors
     from filestored.api.limits import Limits
+    from filestored.api.proxies import Proxies
     from filestored.filestore import Filestore
 
     filestore = Filestore(
@@ -327,7 +329,14 @@ def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
         buffer=settings.buffer,
         cache_control=settings.cache_control,
     )
-    return Application(filestore, Access(settings.anonymous), limits, access_log)
+    return Application(
+        filestore,
+        Access(settings.anonymous, filestore.tokens()),
+        limits,
+        access_log,
+        Proxies(settings.trusted_proxy),
+        Cors(settings.cors_origin),
+    )
 
 
 def _die_with_supervisor() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,6 +21,8 @@ from filestored.access import Anonymous
 from filestored.digest import Algorithm
 from filestored.errors import SettingsError
 from filestored.quantities import format_duration, format_size, parse_duration, parse_size
+
+Network = IPv4Network | IPv6Network
 
 PREFIX = "FILESTORED_"
 """What the name of every variable begins with."""
@@ -32,6 +35,7 @@ _MAX_WORKERS = 64
 _DEFAULT_WORKERS = 4
 _BUFFER = (4 << 10, 16 << 20)
 _SQLITE = "sqlite:///"
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _VISIBLE = re.compile(r"[\x20-\x7e]+", re.ASCII)
 
 
@@ -119,6 +123,32 @@ def _folder(value: object) -> Path:
     return _path(value)
 
 
+def _items(value: object) -> list[str]:
+    """Return what is written with commas between, or as a list of the settings file."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise ValueError("it must be a list with commas between")
+    return [item.strip() for item in items if item.strip() not in ("", NONE)]
+
+
+def _networks(value: object) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(item, strict=False) for item in _items(value or ""))
+    except ValueError:
+        raise ValueError("it must be addresses or networks with commas between (10.0.0.0/8,::1)") from None
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    origins = tuple(item.lower() for item in _items(value or ""))
+    if all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        return origins
+    raise ValueError("it must be origins with commas between (https://app.example,http://localhost:3000), or *")
+
+
+def _spell_items(items: Iterable[object]) -> str:
+    return ",".join(map(str, items)) or NONE
+
+
 def _readable_file(value: object) -> Path:
     path = _path(value)
     if path.is_file() and os.access(path, os.R_OK):
@@ -169,6 +199,8 @@ Folder = Annotated[Path, BeforeValidator(_folder), Kind("FOLDER", is_path=True)]
 OptionalFile = Annotated[Path | None, BeforeValidator(_or_none(_path)), Kind("FILE", is_path=True)]
 ReadableFile = Annotated[Path | None, BeforeValidator(_or_none(_readable_file)), Kind("FILE", is_path=True)]
 CatalogueUrl = Annotated[str | None, BeforeValidator(_or_none(_catalogue)), Kind("URL", is_path=True)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks), Kind("ADDRESSES", _spell_items)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_origins), Kind("ORIGINS", _spell_items)]
 Level = Annotated[str, *_choices(LEVELS)]
 Format = Annotated[LogFormat, *_choices(("text", "json"))]
 Http2Use = Annotated[Http2, *_choices(("tls", "always"))]
@@ -197,6 +229,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     buffer: Buffer = _setting("256KiB", "bytes read or written at a time, from 4KiB to 16MiB")
     catalogue: CatalogueUrl = _setting(NONE, "sqlite:///PATH of the catalogue; none keeps it inside the store")
     anonymous: Grant = _setting("loopback", "what requests without a token may do")
+    trusted_proxy: Networks = _setting(NONE, "addresses of proxies whose X-Forwarded-* headers are believed")
+    cors_origin: Origins = _setting(NONE, "origins whose pages may use the server from a browser; * is all")
     durability: Flushing = _setting("full", "full makes an answered upload survive a power cut; relaxed does not")
     tls_cert: ReadableFile = _setting(NONE, "certificate chain (PEM); switches TLS on")
     tls_key: ReadableFile = _setting(NONE, "private key of the certificate (PEM, without a passphrase)")

@@ -5,6 +5,7 @@
     generations   8192 × 8 bytes     a bucket of digests: a number that changes with each change to one of them
     uploads       64 × 8 bytes       a worker: uploads under way
     clients       64 × 1024 × 2      a worker, a bucket of client addresses: uploads under way
+    counters      64 × 1024 × 8      a worker: what it has counted since the daemon started
 """
 
 import fcntl
@@ -17,11 +18,17 @@ from zlib import crc32
 from filestored.digest import Digest
 
 MAX_WORKERS = 64
+
+COUNTERS = 1024
+"""How many numbers each worker can count up."""
+
 _GENERATIONS = 8192
 _CLIENTS = 1024
 _UPLOADS_AT = _GENERATIONS * 8
 _CLIENTS_AT = _UPLOADS_AT + MAX_WORKERS * 8
-_SIZE = _CLIENTS_AT + MAX_WORKERS * _CLIENTS * 2
+_COUNTERS_AT = _CLIENTS_AT + MAX_WORKERS * _CLIENTS * 2
+_SIZE = _COUNTERS_AT + MAX_WORKERS * COUNTERS * 8
+_LEADER_BYTE = MAX_WORKERS
 
 
 class Shared:
@@ -41,8 +48,12 @@ class Shared:
         self.generations = view[:_UPLOADS_AT].cast("Q")
         """By slot (see :func:`slot_of`): a number that changes whenever something about a digest there does."""
         self._uploads = view[_UPLOADS_AT:_CLIENTS_AT].cast("Q")
-        self._clients = view[_CLIENTS_AT:].cast("H")
+        self._clients = view[_CLIENTS_AT:_COUNTERS_AT].cast("H")
+        self._counters = view[_COUNTERS_AT:].cast("Q")
         self._slot = self._claim_slot()
+        self.counters = self._counters[self._slot * COUNTERS : (self._slot + 1) * COUNTERS]
+        """This worker's own numbers. They go on where a worker that is no more has left them."""
+        self._is_leader = False
 
     def _claim_slot(self) -> int:
         """Take a slot that no living worker has; the lock on its byte ends with the process."""
@@ -59,10 +70,28 @@ class Shared:
 
     def close(self) -> None:
         """Unmap the file and give the slot back."""
-        for view in (self.generations, self._uploads, self._clients):
+        for view in (self.counters, self._counters, self.generations, self._uploads, self._clients):
             view.release()
         self._map.close()
         os.close(self._descriptor)
+
+    def forget_counts(self) -> None:
+        """Begin all counters of all workers at nothing. Only while no worker runs."""
+        self._counters[:] = memoryview(bytes(8 * len(self._counters))).cast("Q")
+
+    def sum_counters(self) -> list[int]:
+        """Return the counters, those of all workers added up."""
+        return [sum(self._counters[number::COUNTERS]) for number in range(COUNTERS)]
+
+    def lead(self) -> bool:
+        """Tell whether this process is the one that does what only one should, from now until it ends."""
+        if not self._is_leader:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _LEADER_BYTE)
+            except OSError:
+                return False
+            self._is_leader = True
+        return True
 
     def generation(self, digest: Digest) -> int:
         """Return a number that differs from now on whenever something about the digest has changed."""

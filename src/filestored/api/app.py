@@ -1,29 +1,33 @@
 """The ASGI application: every request comes in here, finds its route, and leaves one line in the log."""
 
 import asyncio
-import re
 import time
 from itertools import count
 from typing import Protocol
 
 from loguru import logger
 
-from filestored.access import ANONYMOUS, Access
-from filestored.api import health
+from filestored.access import NOBODY_AT_ALL, Access, Principal
+from filestored.api.arrivals import Arrivals
 from filestored.api.bodies import Uploads
+from filestored.api.cors import Cors
 from filestored.api.downloads import Download, Downloads
 from filestored.api.exchange import Exchange, Message, Receive, Scope, Send
 from filestored.api.files import FileRoutes
 from filestored.api.gate import Gate
+from filestored.api.health import HealthRoutes
 from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, Limits
 from filestored.api.problems import problem
+from filestored.api.proxies import Proxies
 from filestored.api.root import RootRoutes
+from filestored.api.routes import OPEN, Route, Router, Target
 from filestored.api.stalls import Stalls, drop_stalled_readers
-from filestored.digest import parse_digest
+from filestored.api.v1 import V1Routes
 from filestored.errors import (
     BadRequest,
     ClientGone,
     HeadersTooLarge,
+    MethodNotAllowed,
     NotFound,
     OutOfSpace,
     RequestError,
@@ -35,13 +39,12 @@ from filestored.filestore import Filestore
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
 
-_FILE_PATH = re.compile(r"/([0-9A-Fa-f]{32,128})(?:/([^/]*))?")
 _SWEEP_SECONDS = 1.0
 _EMPTY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 # what a plain download may carry without being looked at closely
 _NOTABLE = frozenset({
     b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since",
-    b"authorization", b"forwarded", b"x-forwarded-for", b"via", b"host",
+    b"authorization", b"forwarded", b"x-forwarded-for", b"via", b"host", b"origin",
 })  # fmt: skip
 
 AccessEntry = tuple[float, int, str, str, str, str, int, int, float]
@@ -61,14 +64,25 @@ class RequestLog(Protocol):
 class Application:
     """The daemon's face: an ASGI 3 callable with lifespan."""
 
-    def __init__(self, filestore: Filestore, access: Access, limits: Limits, log: RequestLog) -> None:
+    def __init__(
+        self, filestore: Filestore, access: Access, limits: Limits, log: RequestLog, proxies: Proxies, cors: Cors
+    ) -> None:
         self._filestore = filestore
+        self._proxies = proxies
+        self._cors = cors
         self._stalls = Stalls()
-        self._gate = Gate(access, limits, filestore.shared)
+        signer = filestore.signer()
+        self._gate = Gate(access, limits, filestore, signer, proxies, cors)
         self._downloads = Downloads(filestore, limits, self._stalls)
-        uploads = Uploads(filestore, limits, self._stalls)
-        self._root = RootRoutes(filestore, self._gate, uploads, self._downloads)
-        self._files = FileRoutes(filestore, self._gate, uploads, self._downloads)
+        arrivals = Arrivals(filestore, self._gate, Uploads(filestore, limits, self._stalls))
+        self._router = Router(
+            [
+                *RootRoutes(filestore, arrivals, self._downloads).routes(),
+                *FileRoutes(filestore, arrivals, self._downloads).routes(),
+                *V1Routes(filestore, arrivals, self._downloads, signer, limits.body_timeout, self._stalls).routes(),
+                *HealthRoutes(filestore).routes(),
+            ]
+        )
         self._send_timeout = limits.send_timeout
         self._log = log
         self._is_logging = log.enabled
@@ -83,34 +97,35 @@ class Application:
             return
         began = time.monotonic()
         if scope["method"] == "GET" and not scope["query_string"]:
-            key = ANONYMOUS + scope["path"]
-            download = self._hot.get(key)
-            if download is not None and (messages := self._plain(scope, key, download)) is not None:
-                start, body = messages
+            plain = self._plain(scope, began)
+            if plain is not None:
+                download, start, body = plain
                 await send(start)
                 await send(body)
                 if self._is_logging:
-                    digest = download.file.digest
-                    self._note(scope, digest, start["status"], len(body["body"]), began)
+                    self._note(
+                        scope, scope["client"][0], download.file.digest, start["status"], len(body["body"]), began
+                    )
                 return
         exchange = Exchange(scope, receive, send)
+        self._proxies.unwrap(exchange)
+        self._cors.mark(exchange)
         try:
             await self._serve(exchange)
         finally:
             exchange.close()
             if self._is_logging:
-                self._note(scope, exchange.digest, exchange.status, exchange.sent, began)
+                self._note(scope, exchange.client, exchange.digest, exchange.status, exchange.sent, began)
 
-    def _note(self, scope: Scope, digest: str, status: int, sent: int, began: float) -> None:
-        client = scope["client"]
+    def _note(self, scope: Scope, client: str, digest: str, status: int, sent: int, began: float) -> None:
         self._log.add((
-            time.time(), next(self._numbers), client[0] if client else "", scope["method"], scope["path"],
+            time.time(), next(self._numbers), client, scope["method"], scope["path"],
             digest, status, sent, time.monotonic() - began,
         ))  # fmt: skip
 
-    def _plain(self, scope: Scope, key: str, download: Download) -> tuple[Message, Message] | None:
+    def _plain(self, scope: Scope, now: float) -> tuple[Download, Message, Message] | None:
         """Return the answer to a plain GET of a remembered file; None where the request needs a closer look."""
-        host, tag, ranges = b"", None, None
+        host, tag, ranges, authorization = b"", None, None, None
         for name, value in scope["headers"]:
             if name in _NOTABLE:
                 if name == b"host":
@@ -119,18 +134,26 @@ class Application:
                     tag = value
                 elif name == b"range":
                     ranges = value
+                elif name == b"authorization":
+                    authorization = value
                 else:
                     return None
         client = scope["client"]
-        if not self._gate.may_read_plainly(client[0] if client else "", host):
+        if not client:
             return None
-        if not self._downloads.renew(key, download):
+        owner = self._gate.plain_reader(client[0], host, authorization, now)
+        if owner is None:
+            return None
+        key = owner + scope["path"]
+        download = self._hot.get(key)
+        if download is None or not self._downloads.renew(key, download):
             return None
         if tag is not None:
-            return (download.not_modified, _EMPTY) if tag == download.etag else None
+            return (download, download.not_modified, _EMPTY) if tag == download.etag else None
         if ranges is not None:
-            return self._downloads.plain_part(download, ranges)
-        return None if download.body is None else (download.start, download.body)
+            part = self._downloads.plain_part(download, ranges)
+            return None if part is None else (download, *part)
+        return None if download.body is None else (download, download.start, download.body)
 
     async def _serve(self, exchange: Exchange) -> None:
         """Answer a request, whatever goes wrong."""
@@ -149,20 +172,32 @@ class Application:
             await self._fail(exchange, error)
 
     async def _route(self, exchange: Exchange) -> None:
+        """Find who answers, see that the caller may ask it, and have it answered."""
         _require_bounded_headers(exchange)
-        path = exchange.path
-        if path in health.PATHS:
-            await health.answer(exchange, self._filestore)
+        if self._cors.is_preflight(exchange):
+            await self._cors.answer_preflight(exchange)
             return
-        principal = self._gate.admit(exchange)
-        if path == "/":
-            await self._root.answer(exchange, principal)
-            return
-        match = _FILE_PATH.fullmatch(path)
-        digest = parse_digest(match[1]) if match else None
-        if match is None or digest is None:
+        found = self._router.find(exchange.path)
+        resource, target = found or (None, Target())
+        route = resource.methods.get(exchange.method) if resource else None
+        if resource is None or not resource.is_open:
+            principal = await self._admit(exchange, route, target)
+        else:
+            principal = NOBODY_AT_ALL
+        if resource is None:
             raise NotFound("There is nothing at this address. Files are at /{hash}.")
-        await self._files.answer(exchange, principal, digest, match[2] or None)
+        if route is None:
+            raise MethodNotAllowed(exchange.method, resource.allow)
+        if route.needs is not OPEN:
+            route.require(principal)
+        exchange.digest = target.digest or ""
+        await route.handle(exchange, principal, target)
+
+    async def _admit(self, exchange: Exchange, route: Route | None, target: Target) -> Principal:
+        is_by_link = route is not None and route.takes_link and "signature" in exchange.query
+        if is_by_link and target.digest is not None and b"authorization" not in exchange.headers:
+            return self._gate.admit_by_link(exchange, target.digest)
+        return await self._gate.admit(exchange)
 
     async def _fail(self, exchange: Exchange, error: Exception) -> None:
         logger.opt(exception=error).error("{} {} failed", exchange.method, exchange.path[:200])

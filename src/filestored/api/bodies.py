@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from filestored.access import Principal
 from filestored.api import integrity, names
 from filestored.api.exchange import Exchange
 from filestored.api.intake import Intake, too_large
@@ -11,7 +12,7 @@ from filestored.api.integrity import Expected
 from filestored.api.limits import MULTIPART_OVERHEAD, Limits
 from filestored.api.multipart import MultipartReader, PartBegin, PartBody
 from filestored.api.stalls import Stalls
-from filestored.catalogue.records import Wish, now_milliseconds
+from filestored.catalogue.records import UNKNOWN_TYPE, Wish, now_milliseconds
 from filestored.digest import Algorithm, Digest, algorithm_of, parse_digest
 from filestored.errors import BadRequest, DigestMismatch, TooLarge
 from filestored.filestore import Filestore
@@ -43,15 +44,15 @@ class _Said:
         if (name := fields.get("name")) is not None:
             self.name = names.clean_name(name)
         if (expires_in := fields.get("expires_in")) is not None:
-            self.expires_at = _end_of(expires_in)
+            self.expires_at = end_of(expires_in)
         if (file_hash := fields.get("file_hash")) is not None:
             self.file_hash = parse_digest(file_hash)
             if self.file_hash is None:
                 raise BadRequest(f"file_hash={file_hash[:140]!r} is not a hash: give 32, 40, 64 or 128 hex digits.")
 
 
-def _end_of(expires_in: str) -> int:
-    """Return when a life that begins now ends, in milliseconds since 1970."""
+def end_of(expires_in: str) -> int:
+    """Return when a life that begins now ends, in milliseconds since 1970. Raises BadRequest."""
     try:
         seconds = parse_duration(expires_in)
     except ValueError as error:
@@ -69,7 +70,7 @@ class Uploads:
         self._limits = limits
         self._stalls = stalls
 
-    async def receive(self, exchange: Exchange, stack: ExitStack) -> Bodies:
+    async def receive(self, exchange: Exchange, principal: Principal, stack: ExitStack) -> Bodies:
         """Stage every file of a request; ``stack`` discards them unless they are committed.
 
         Raises BadRequest, TooLarge, DigestMismatch, OutOfSpace, RequestTimeout, ClientGone.
@@ -78,13 +79,13 @@ class Uploads:
         said.read(exchange.query)
         media_type = exchange.headers.get(b"content-type", b"").decode("latin-1").strip()
         if media_type.lower().startswith("multipart/form-data"):
-            return await self._receive_form(exchange, said, media_type, stack)
-        staged, wish = await self._receive_raw(exchange, said, media_type, stack)
+            return await self._receive_form(exchange, principal, said, media_type, stack)
+        staged, wish = await self._receive_raw(exchange, principal, said, media_type, stack)
         if not staged.size and not media_type:
             raise BadRequest("The request has no body. To store an empty file give a Content-Type or use a form.")
         return [(staged, wish)]
 
-    async def receive_as(self, exchange: Exchange, digest: Digest, stack: ExitStack) -> Bodies:
+    async def receive_as(self, exchange: Exchange, principal: Principal, digest: Digest, stack: ExitStack) -> Bodies:
         """Stage a raw body that must have a digest, of the store's algorithm."""
         if len(digest) != self._filestore.algorithm.hex_length:
             raise DigestMismatch(
@@ -96,15 +97,16 @@ class Uploads:
             raise BadRequest("file_hash and the address name different hashes.")
         said.file_hash = digest
         media_type = exchange.headers.get(b"content-type", b"").decode("latin-1").strip()
-        return [await self._receive_raw(exchange, said, media_type, stack)]
+        return [await self._receive_raw(exchange, principal, said, media_type, stack)]
 
     async def _receive_raw(
-        self, exchange: Exchange, said: _Said, media_type: str, stack: ExitStack
+        self, exchange: Exchange, principal: Principal, said: _Said, media_type: str, stack: ExitStack
     ) -> tuple[Staged, Wish]:
         expected = integrity.expected_digests(exchange.headers)
         wish = self._wish(exchange.headers, said, media_type)
         others = self._others(expected, said)
-        body = self._body(exchange, self._limits.max_upload_size)
+        body = self._intake(exchange, self._most(principal))
+        await self._filestore.require_quota(principal, exchange.content_length or 0)
         first = await body.read()
         if len(first) <= SMALL and len(first) == exchange.content_length:
             staged = self._filestore.hold(first, others)
@@ -119,16 +121,18 @@ class Uploads:
         self._verify(staged, expected, said)
         return staged, wish
 
-    async def _receive_form(self, exchange: Exchange, said: _Said, media_type: str, stack: ExitStack) -> Bodies:
+    async def _receive_form(
+        self, exchange: Exchange, principal: Principal, said: _Said, media_type: str, stack: ExitStack
+    ) -> Bodies:
         expected = integrity.expected_digests(exchange.headers)
-        limit = self._limits.max_upload_size
+        limit = self._most(principal)
         whole = {item.algorithm: Algorithm(item.algorithm).new() for item in expected}
 
         def begin(announced: tuple[Expected, ...]) -> Receiver:
             return self._filestore.receive(self._others(announced, said))
 
         async with _Form(begin, MultipartReader(media_type), stack, limit) as form:
-            body = self._body(exchange, None if limit is None else limit + MULTIPART_OVERHEAD)
+            body = self._intake(exchange, None if limit is None else limit + MULTIPART_OVERHEAD)
             while piece := await body.read():
                 for hash_ in whole.values():
                     hash_.update(piece)
@@ -154,7 +158,12 @@ class Uploads:
             name = names.clean_name(part.begin.file_name)
         return _make_wish(name, part.begin.headers.get(b"content-type", b"").decode("latin-1"), said.expires_at)
 
-    def _body(self, exchange: Exchange, most: int | None) -> Intake:
+    def _most(self, principal: Principal) -> int | None:
+        """Return how many bytes a caller may send at once, None for any number."""
+        limits = [limit for limit in (self._limits.max_upload_size, principal.quota) if limit is not None]
+        return min(limits, default=None)
+
+    def _intake(self, exchange: Exchange, most: int | None) -> Intake:
         """Begin to read a body. Raises TooLarge or OutOfSpace where its announced size says so already."""
         announced = exchange.content_length
         if most is not None and announced is not None and announced > most:
@@ -277,7 +286,7 @@ class _Form:
 def _make_wish(name: str | None, media_type: str, expires_at: int | None) -> Wish:
     essence = media_type.partition(";")[0].strip().lower()
     given = names.parse_media_type(media_type) if essence not in ("", _FORM) else None
-    guessed = names.guess_type(name) if name is not None else "application/octet-stream"
+    guessed = names.guess_type(name) if name is not None else UNKNOWN_TYPE
     return Wish(name, given, guessed, expires_at)
 
 

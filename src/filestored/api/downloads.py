@@ -14,8 +14,9 @@ from filestored.api.limits import Limits
 from filestored.api.ranges import Span, content_range, multipart_framing, parse_range
 from filestored.api.stalls import Guard, Stalled, Stalls
 from filestored.blobs.store import BlobHandle
+from filestored.catalogue.records import UNKNOWN_TYPE
 from filestored.digest import Digest
-from filestored.errors import ClientGone, NotFound, PreconditionFailed, RangeNotSatisfiable
+from filestored.errors import ClientGone, PreconditionFailed, RangeNotSatisfiable
 from filestored.filestore import Filestore, OpenFile
 from filestored.shared import slot_of
 
@@ -42,7 +43,7 @@ class Download:
 
     def __init__(self, file: OpenFile, headers: Headers, cached: Headers, body: bytes | None) -> None:
         self.file = file
-        self.etag = b'"%s"' % file.digest.encode()
+        self.etag = entity_tag(file.digest)
         self.representation = headers
         self.body: Message | None = None
         self.start: Message = _start(200, [*headers, _pair(b"content-length", b"%d" % file.blob.size)])
@@ -58,6 +59,11 @@ class Download:
     def cost(self) -> int:
         """Bytes of memory it takes up, nearly."""
         return _OPEN_COST if self.body is None else 2048 + len(self.body["body"])
+
+
+def entity_tag(digest: Digest) -> bytes:
+    """Return a file's strong tag (RFC 9110, 8.8.3): its digest."""
+    return b'"%s"' % digest.encode()
 
 
 @lru_cache(4096)
@@ -112,15 +118,14 @@ class Downloads:
         """
         if _CONDITIONS.isdisjoint(exchange.headers):
             return
-        try:
-            download = await self.find(principal, digest)
-        except NotFound:
+        stored = await self._filestore.find_stored(principal, digest)
+        if stored is None:
             if b"if-match" in exchange.headers:
-                raise PreconditionFailed("If-Match asks for a file that is not stored.") from None
+                raise PreconditionFailed("If-Match asks for a file that is not stored.")
             return
         # If-Modified-Since is about reading only (RFC 9110, 13.1.3)
         headers = {name: value for name, value in exchange.headers.items() if name != b"if-modified-since"}
-        if preconditions.not_modified(headers, download.etag, download.file.blob.modified):
+        if preconditions.not_modified(headers, entity_tag(digest), stored.blob.modified):
             raise PreconditionFailed("The file is stored already, which If-None-Match excludes.")
 
     async def find(self, principal: Principal, digest: Digest) -> Download:
@@ -185,9 +190,9 @@ class Downloads:
 
     def _make(self, file: OpenFile, body: bytes | None) -> Download:
         record = file.record
-        media_type = record.media_type if record else "application/octet-stream"
+        media_type = record.media_type if record else UNKNOWN_TYPE
         cached: Headers = [
-            (b"etag", b'"%s"' % file.digest.encode()),
+            (b"etag", entity_tag(file.digest)),
             _pair(b"cache-control", self._cache_control(file)),
             _pair(b"last-modified", preconditions.http_date(file.blob.modified)),
         ]

@@ -16,15 +16,19 @@ Headers = list[tuple[bytes, bytes]]
 
 MAX_QUERY_FIELDS = 32
 _PROXY_HEADERS = (b"forwarded", b"x-forwarded-for", b"via")
-_LISTS = frozenset({b"if-match", b"if-none-match", b"accept", b"repr-digest", b"content-digest"})
+_LISTS = frozenset({
+    b"if-match", b"if-none-match", b"accept", b"repr-digest", b"content-digest", b"forwarded", b"x-forwarded-for",
+    b"x-forwarded-proto", b"x-forwarded-host",
+})  # fmt: skip
 
 
 class Exchange:
     """A request (``method``, ``path``, ``headers``, ``query``) and what has been answered to it so far."""
 
     __slots__ = (
-        "_gone", "_has_body", "_query", "_receive", "_received", "_send", "client", "digest", "headers",
-        "is_body_begun", "is_http1", "method", "path", "query_string", "scheme", "sent", "status",
+        "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "client", "digest", "headers",
+        "host", "is_body_begun", "is_http1", "is_proxied", "method", "path", "query_string", "received", "scheme",
+        "sent", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,8 +39,13 @@ class Exchange:
         self.client: str = scope["client"][0] if scope["client"] else ""
         self.headers = _header_map(scope["headers"])
         self.is_http1 = scope["http_version"][0] == "1"
+        self.host = self.headers.get(b"host", b"").decode("latin-1")
+        """What the request calls this server."""
+        self.is_proxied = any(name in self.headers for name in _PROXY_HEADERS)
         self.is_body_begun = False
-        self._received = 0
+        self.added_headers: Headers = []
+        """Sent with every answer to this request."""
+        self.received = 0
         self._receive = receive
         self._has_body = self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
         self.status = 0
@@ -60,15 +69,9 @@ class Exchange:
         return int(value) if value is not None and value.isdigit() else None
 
     @property
-    def host(self) -> str:
-        """What the request calls this server."""
-        return self.headers.get(b"host", b"").decode("latin-1")
-
-    @property
     def connection(self) -> Connection:
         """Where the request comes from."""
-        is_proxied = any(name in self.headers for name in _PROXY_HEADERS)
-        return Connection(self.client, is_proxied, self.host)
+        return Connection(self.client, self.is_proxied, self.host)
 
     @property
     def is_body_pending(self) -> bool:
@@ -79,8 +82,8 @@ class Exchange:
         """Wait for the next piece of the body, or for the news that the client is gone."""
         self.is_body_begun = True
         message = await self._receive()
-        self._received += len(message.get("body", b""))
-        if not message.get("more_body", False) or self._received == self.content_length:
+        self.received += len(message.get("body", b""))
+        if not message.get("more_body", False) or self.received == self.content_length:
             self._has_body = False
         return message
 
@@ -108,6 +111,8 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
         self.status = status
+        if self.added_headers:
+            headers = [*headers, *self.added_headers]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool) -> None:

@@ -1,37 +1,108 @@
 """Letting requests in: who asks, whether a page of another site is behind it, and how many upload at once."""
 
+import asyncio
+import time
+from collections.abc import Callable
+from hashlib import sha256
 from urllib.parse import urlsplit
 
-from filestored.access import ANONYMOUS, Access, Connection, Permission, Principal
+from filestored.access import Access, Connection, Principal, by_link
+from filestored.api.cors import Cors
+from filestored.api.credentials import token_in
 from filestored.api.exchange import Exchange
 from filestored.api.limits import Limits
+from filestored.api.proxies import Proxies
+from filestored.catalogue.records import now_milliseconds
+from filestored.digest import Digest
 from filestored.errors import Busy, FilestoredError, Forbidden
+from filestored.filestore import Filestore
 from filestored.shared import Shared
+from filestored.signing import Signer
 
 _REMEMBERED = 4096
 _LONGEST_HOST = 255
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+# a token that is revoked must not be good for anything after a second
+_FRESH_SECONDS = 0.8
+_LOOKED_AGAIN_AFTER_SECONDS = 0.1
+_REFUSED = ""
+
+
+class TokenWatch:
+    """Keeps what Access knows of the tokens no older than a second."""
+
+    def __init__(self, access: Access, filestore: Filestore, changed: Callable[[], None]) -> None:
+        """``changed`` is called whenever the tokens have been read."""
+        self.fresh_until = 0.0
+        """Until when (monotonic seconds) Access may decide about tokens."""
+        self._access = access
+        self._filestore = filestore
+        self._changed = changed
+        self._read_at = 0.0
+        self._reading: asyncio.Task[None] | None = None
+
+    async def freshen(self, token: str | None) -> None:
+        """See to it that Access can decide about a token; one that is not known may have been made just now."""
+        is_unknown = token is not None and not self._access.knows(token)
+        if is_unknown:
+            # strangers who try tokens must not have the catalogue read for each
+            await asyncio.sleep(max(0.0, self._read_at + _LOOKED_AGAIN_AFTER_SECONDS - time.monotonic()))
+        if is_unknown or time.monotonic() >= self.fresh_until:
+            if self._reading is None:
+                self._reading = asyncio.ensure_future(self._read())
+                self._reading.add_done_callback(self._end)
+            await asyncio.shield(self._reading)
+
+    def _end(self, reading: "asyncio.Task[None]") -> None:
+        self._reading = None
+        if not reading.cancelled():
+            # whoever waits for it is told; where nobody does any more nobody needs to be
+            reading.exception()
+
+    async def _read(self) -> None:
+        began, now = time.monotonic(), now_milliseconds()
+        tokens = await self._filestore.in_thread(self._filestore.tokens)
+        self._access.update(tokens)
+        self._changed()
+        end = self._access.next_end(now)
+        left = _FRESH_SECONDS if end is None else min(_FRESH_SECONDS, (end - now) / 1000)
+        self._read_at, self.fresh_until = began, began + left
 
 
 class Gate:
     """Stands before every route."""
 
-    def __init__(self, access: Access, limits: Limits, shared: Shared) -> None:
+    def __init__(
+        self, access: Access, limits: Limits, filestore: Filestore, signer: Signer, proxies: Proxies, cors: Cors
+    ) -> None:
         self._access = access
         self._limits = limits
-        self._shared = shared
-        self._known: dict[tuple[str, bool, str], Principal] = {}
-        self._plain_readers: dict[tuple[str, bytes], bool] = {}
+        self._shared = filestore.shared
+        self._signer = signer
+        self._proxies = proxies
+        self._cors = cors
+        self._known: dict[tuple[str, bool, str, bytes | None], Principal] = {}
+        self._plain_readers: dict[tuple[str, bytes] | bytes, str] = {}
+        self._tokens = TokenWatch(access, filestore, self._forget)
 
-    def admit(self, exchange: Exchange) -> Principal:
+    def _forget(self) -> None:
+        self._known.clear()
+        self._plain_readers.clear()
+
+    async def admit(self, exchange: Exchange) -> Principal:
         """Return who asks. Raises Unauthorized or Forbidden."""
         if exchange.method in _CHANGING:
-            _require_same_site(exchange)
+            self._require_same_site(exchange)
+        authorization = exchange.headers.get(b"authorization")
+        token = token_in(authorization)
+        if token is not None or self._access.anonymous_depends_on_tokens:
+            await self._tokens.freshen(token)
         connection = exchange.connection
-        key = (connection.address, connection.is_proxied, connection.host)
+        fingerprint = None if authorization is None else sha256(authorization).digest()
+        key = (connection.address, connection.is_proxied, connection.host, fingerprint)
         principal = self._known.get(key)
         if principal is None:
-            principal = self._access.admit(connection)
+            principal = self._access.admit(connection, token, now_milliseconds())
             if len(connection.host) > _LONGEST_HOST:
                 return principal
             if len(self._known) >= _REMEMBERED:
@@ -39,25 +110,47 @@ class Gate:
             self._known[key] = principal
         return principal
 
-    def may_read_plainly(self, client: str, host: bytes) -> bool:
-        """Tell whether a request without credentials or proxy headers may read; remembered, for the hot path."""
-        key = (client, host)
-        answer = self._plain_readers.get(key)
-        if answer is None:
+    def admit_by_link(self, exchange: Exchange, digest: Digest) -> Principal:
+        """Return who comes by a signed link to a file. Raises Forbidden where it is wrong or its time is over."""
+        query = exchange.query
+        expires = query.get("expires", "")
+        if not self._signer.is_link(digest, expires, query["signature"]):
+            raise Forbidden("This link is not one that this server made for this file; ask for a new one.")
+        if int(expires) <= time.time():
+            raise Forbidden("The time of this link is over; ask for a new one.")
+        return by_link(digest)
+
+    def plain_reader(self, client: str, host: bytes, authorization: bytes | None, now: float) -> str | None:
+        """Return the owner as whom a plain GET may read; None where that needs a closer look. For the hot path.
+
+        ``now`` is in monotonic seconds.
+        """
+        key: tuple[str, bytes] | bytes
+        if authorization is None:
+            if self._access.anonymous_depends_on_tokens and now >= self._tokens.fresh_until:
+                return None
+            key = (client, host)
+        else:
+            if now >= self._tokens.fresh_until:
+                return None
+            # looked up by its hash: how long that takes tells nothing of how much of a guess is right
+            key = sha256(authorization).digest()
+        owner = self._plain_readers.get(key)
+        if owner is None:
             if len(host) > _LONGEST_HOST:
-                return False
+                return None
             if len(self._plain_readers) >= _REMEMBERED:
                 self._plain_readers.clear()
-            answer = self._plain_readers[key] = self._may_read_plainly(client, host)
-        return answer
+            owner = self._plain_readers[key] = self._find_plain_reader(client, host, authorization)
+        return owner or None
 
-    def _may_read_plainly(self, client: str, host: bytes) -> bool:
+    def _find_plain_reader(self, client: str, host: bytes, authorization: bytes | None) -> str:
+        connection = Connection(client, self._proxies.trusts(client), host.decode("latin-1"))
         try:
-            principal = self._access.admit(Connection(client, False, host.decode("latin-1")))
-            principal.require(Permission.READ)
+            principal = self._access.admit(connection, token_in(authorization), now_milliseconds())
         except FilestoredError:
-            return False
-        return principal.owner == ANONYMOUS
+            return _REFUSED
+        return principal.owner if principal.may_read else _REFUSED
 
     def upload(self, exchange: Exchange) -> "_Place":
         """Return a place for an upload, held in a ``with`` block. Raises Busy where as many as allowed are taken."""
@@ -70,6 +163,17 @@ class Gate:
         ):
             raise Busy(f"{limits.max_uploads_per_client} uploads of yours are under way, as many as allowed; wait.")
         return _Place(shared, exchange.client)
+
+    def _require_same_site(self, exchange: Exchange) -> None:
+        """Refuse what a page of another web site makes a visitor's browser do (Fetch metadata, RFC 6454)."""
+        origin = exchange.headers.get(b"origin")
+        if origin is not None and self._cors.allows(origin):
+            return
+        site = exchange.headers.get(b"sec-fetch-site", b"none")
+        if site not in (b"none", b"same-origin"):
+            raise Forbidden("A page of another site may not change anything here.")
+        if origin is not None and _host_of(origin.decode("latin-1")) != exchange.host.lower():
+            raise Forbidden(f"The origin {origin.decode('latin-1')[:200]!r} may not change anything here.")
 
 
 class _Place:
@@ -86,16 +190,6 @@ class _Place:
 
     def __exit__(self, *_: object) -> None:
         self._shared.count_upload(self._client, -1)
-
-
-def _require_same_site(exchange: Exchange) -> None:
-    """Refuse what a page of another web site makes a visitor's browser do (Fetch metadata, RFC 6454)."""
-    site = exchange.headers.get(b"sec-fetch-site", b"none")
-    if site not in (b"none", b"same-origin"):
-        raise Forbidden("A page of another site may not change anything here.")
-    origin = exchange.headers.get(b"origin")
-    if origin is not None and _host_of(origin.decode("latin-1")) != exchange.host.lower():
-        raise Forbidden(f"The origin {origin.decode('latin-1')[:200]!r} may not change anything here.")
 
 
 def _host_of(origin: str) -> str | None:

@@ -12,7 +12,10 @@ _ROOM_CHECKED_EVERY = 16 << 20
 class Intake:
     """The bytes of a request as they come: never more than ``most``, and only whole."""
 
-    def __init__(self, exchange: Exchange, guard: Guard, most: int | None, require_room: Callable[[int], None]) -> None:
+    def __init__(
+        self, exchange: Exchange, guard: Guard, most: int | None, require_room: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """``require_room`` is asked now and then whether there is room for as many more bytes as it is given."""
         self._exchange = exchange
         self._guard = guard
         self._most = most

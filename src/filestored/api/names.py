@@ -4,6 +4,7 @@ import re
 from mimetypes import MimeTypes
 from urllib.parse import quote, unquote_to_bytes
 
+from filestored.catalogue.records import UNKNOWN_TYPE
 from filestored.errors import BadRequest
 
 MAX_NAME_BYTES = 255
@@ -11,9 +12,6 @@ MAX_NAME_BYTES = 255
 
 MAX_MEDIA_TYPE_BYTES = 255
 """The longest media type, with its parameters."""
-
-UNKNOWN_TYPE = "application/octet-stream"
-"""The media type of a file of which nothing is known."""
 
 _MAX_SUFFIX_BYTES = 32
 # C0, DEL, C1, what turns the direction of writing around, and halves of surrogate pairs

@@ -1,53 +1,70 @@
 """The root: POST a file, get its hash; GET it by the hash; DELETE it by the hash."""
 
-from contextlib import ExitStack
-
 from filestored.access import Permission, Principal
-from filestored.api.bodies import Uploads
+from filestored.api.arrivals import Arrivals
 from filestored.api.downloads import Downloads
 from filestored.api.exchange import Exchange
-from filestored.api.gate import Gate
 from filestored.api.representations import NO_STORE, PLAIN, answer_with_hashes
+from filestored.api.routes import BYTES, TEXT, Answer, Parameter, Route, Target
 from filestored.digest import Digest, parse_digest
-from filestored.errors import BadRequest, MethodNotAllowed
+from filestored.errors import BadRequest
 from filestored.filestore import Filestore, not_found
 
-ALLOW = "GET, POST, DELETE"
+UPLOAD_PARAMETERS = (
+    Parameter("name", "the file's name", {"type": "string"}),
+    Parameter("expires_in", "how long it is to be kept: 3600, 90m, 12h, 7d", {"type": "string", "example": "7d"}),
+    Parameter("file_hash", "the hash it must have", {"type": "string", "pattern": "^[0-9A-Fa-f]{32,128}$"}),
+)
+"""What every upload may say in its query."""
+
+CONTENT = Answer("The bytes.", BYTES)
+NOT_MODIFIED = Answer("The file is the one that If-None-Match names, or has not changed since.")
+PART = Answer("The part that Range asks for.", BYTES)
+DELETED = Answer("The file is gone.", TEXT)
+
+_NAMED = Parameter("file_hash", "the hash that the upload answered", {"type": "string", "minLength": 1}, True)
+DOWNLOAD = Parameter("download", "have a browser save it, whatever its type", {"type": "string"})
 
 
 class RootRoutes:
     """``/``: three methods, nothing else."""
 
-    def __init__(self, filestore: Filestore, gate: Gate, uploads: Uploads, downloads: Downloads) -> None:
+    def __init__(self, filestore: Filestore, arrivals: Arrivals, downloads: Downloads) -> None:
         self._filestore = filestore
-        self._gate = gate
-        self._uploads = uploads
+        self._arrivals = arrivals
         self._downloads = downloads
 
-    async def answer(self, exchange: Exchange, principal: Principal) -> None:
-        """Answer a request to ``/``."""
-        match exchange.method:
-            case "POST":
-                await self._add(exchange, principal)
-            case "GET":
-                principal.require(Permission.READ)
-                await self._downloads.answer(exchange, principal, _named(exchange))
-            case "DELETE":
-                principal.require(Permission.DELETE)
-                digest = _named(exchange)
-                exchange.digest = digest
-                await self._downloads.require_preconditions(exchange, principal, digest)
-                await self._filestore.delete(principal, digest)
-                await exchange.answer(200, [PLAIN, NO_STORE])
-            case method:
-                raise MethodNotAllowed(method, ALLOW)
+    def routes(self) -> list[Route]:
+        """Return the lines for the table of routes."""
+        return [
+            Route(
+                "GET", "/", Permission.READ, self._read, "Download a file by its hash",
+                {200: CONTENT, 206: PART, 304: NOT_MODIFIED}, (_NAMED, DOWNLOAD),
+            ),
+            Route(
+                "POST", "/", Permission.WRITE, self._add, "Upload a file, get its hash",
+                {200: Answer("The hash and nothing else; one a line for several files of a form.", TEXT)},
+                UPLOAD_PARAMETERS, BYTES,
+            ),
+            Route(
+                "DELETE", "/", Permission.DELETE, self._delete, "Delete a file by its hash",
+                {200: DELETED}, (_NAMED,),
+            ),
+        ]  # fmt: skip
 
-    async def _add(self, exchange: Exchange, principal: Principal) -> None:
-        principal.require(Permission.WRITE)
-        with self._gate.upload(exchange), ExitStack() as stack:
-            bodies = await self._uploads.receive(exchange, stack)
-            added = await self._filestore.add(principal, bodies)
+    async def _read(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        await self._downloads.answer(exchange, principal, _named(exchange))
+
+    async def _add(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        added = await self._arrivals.take(exchange, principal)
         await answer_with_hashes(exchange, 200, [], added, self._filestore.algorithm)
+
+    async def _delete(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        digest = _named(exchange)
+        exchange.digest = digest
+        await self._downloads.require_preconditions(exchange, principal, digest)
+        await self._filestore.delete(principal, digest)
+        await exchange.answer(200, [PLAIN, NO_STORE])
 
 
 def _named(exchange: Exchange) -> Digest:

@@ -1,14 +1,29 @@
 """What the catalogue keeps, and what uploads say of it."""
 
 import time
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
 
 from filestored.digest import Digest
+
+NOBODY = ""
+"""The owner of a file whose owner is not known: of a blob that ``reindex`` found. It holds nothing back from others."""
+
+
+UNKNOWN_TYPE = "application/octet-stream"
+"""The media type of a file of which nothing is known."""
 
 
 def now_milliseconds() -> int:
     """Return the time in the catalogue's unit: milliseconds since 1970 (UTC)."""
     return time.time_ns() // 1_000_000
+
+
+def folded(name: str | None) -> str:
+    """Return what a name is sorted and searched by: without the difference of case, composed letters as one."""
+    return unicodedata.normalize("NFC", name).casefold() if name else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +56,7 @@ class Wish:
 
     name: str | None = None
     media_type: str | None = None
-    guessed_type: str = "application/octet-stream"
+    guessed_type: str = UNKNOWN_TYPE
     expires_at: int | None = None
 
 
@@ -51,3 +66,64 @@ class Added:
 
     file: FileRecord
     is_new: bool
+
+
+class Kept(Enum):
+    """What stays as it is."""
+
+    KEPT = "kept"
+
+
+KEPT = Kept.KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """What is to be said anew about a file; ``KEPT`` where it stays. Values are those of FileRecord.
+
+    ``media_type`` may be a function that guesses it from the name.
+    """
+
+    name: str | Kept | None = KEPT
+    media_type: str | Callable[[str | None], str] | Kept = KEPT
+    expires_at: int | Kept | None = KEPT
+
+    def of(self, file: FileRecord) -> FileRecord:
+        """Return the file as it is after the change."""
+        name = file.name if self.name is KEPT else self.name
+        media_type = file.media_type if self.media_type is KEPT else self.media_type
+        return replace(
+            file,
+            name=name,
+            media_type=media_type(name) if callable(media_type) else media_type,
+            expires_at=file.expires_at if self.expires_at is KEPT else self.expires_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token, without its secret.
+
+    ``secret_hash`` is SHA-256 in hex, ``permissions`` their names with commas between; times in milliseconds since
+    1970, ``quota`` in bytes; None means for ever, and without limit.
+    """
+
+    id: str
+    name: str
+    secret_hash: str
+    permissions: str
+    created_at: int
+    expires_at: int | None
+    quota: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much is kept: files, the different blobs they name, and bytes.
+
+    For one owner each file is a blob, and shared ones count in full; for all owners together a blob counts once.
+    """
+
+    files: int
+    blobs: int
+    bytes: int

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from filestored.errors import StartError
 
-LATEST = "0001"
+LATEST = "0002"
 """The newest revision in ``migrations/versions``; a test compares the two."""
 
 

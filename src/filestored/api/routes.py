@@ -1,0 +1,121 @@
+"""The table of routes: for each address and method what it needs, what it takes and answers, and who answers it.
+
+Nothing is answered that is not in the table, and no line of it can leave out which permission it needs. The OpenAPI
+document, ``Allow`` and the dispatch all come from it.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from filestored.access import Permission, Principal
+from filestored.api.exchange import Exchange
+from filestored.digest import Digest, parse_digest
+
+OPEN = Permission(0)
+"""Needed by what is open to everybody: neither a token nor any other grant is asked for."""
+
+BYTES = "application/octet-stream"
+TEXT = "text/plain"
+
+_HASH = "[0-9A-Fa-f]{32,128}"
+_PATTERNS = {
+    "/{hash}": re.compile(rf"/(?P<hash>{_HASH})"),
+    "/{hash}/{name}": re.compile(rf"/(?P<hash>{_HASH})/(?P<name>[^/]*)"),
+    "/v1/files/{hash}": re.compile(r"/v1/files/(?P<hash>[^/]+)"),
+    "/v1/files/{hash}/link": re.compile(r"/v1/files/(?P<hash>[^/]+)/link"),
+}
+
+
+class Target(NamedTuple):
+    """What an address names: a digest, None where its text cannot be one; that text; and a file name."""
+
+    digest: Digest | None = None
+    text: str = ""
+    name: str | None = None
+
+
+Handler = Callable[[Exchange, Principal, Target], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a query: its name, what it means, its JSON schema, and whether it must be given."""
+
+    name: str
+    meaning: str
+    schema: dict[str, Any]
+    is_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes with a status: a sentence, and the body as a model, a media type, or None for none."""
+
+    meaning: str
+    body: type[BaseModel] | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one address.
+
+    ``needs`` is the permission that the caller must have; ``alternative`` one that does as well. ``takes_link`` says
+    that a signed link to the file lets in too. ``body`` is a model for JSON, or a media type.
+    """
+
+    method: str
+    path: str
+    needs: Permission
+    handle: Handler
+    summary: str
+    answers: dict[int, Answer]
+    parameters: tuple[Parameter, ...] = ()
+    body: type[BaseModel] | str | None = None
+    is_body_required: bool = True
+    alternative: Permission = OPEN
+    takes_link: bool = False
+
+    def require(self, principal: Principal) -> None:
+        """Raise Forbidden or Unauthorized unless the caller may use this route."""
+        if not principal.permissions & self.alternative:
+            principal.require(self.needs)
+
+
+class Resource:
+    """An address and its methods."""
+
+    def __init__(self, path: str, routes: Iterable[Route]) -> None:
+        self.path = path
+        self.methods = {route.method: route for route in routes}
+        self.allow = ", ".join(self.methods)
+        self.is_open = all(route.needs is OPEN for route in self.methods.values())
+
+
+class Router:
+    """All routes."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        paths = dict.fromkeys(route.path for route in self.routes)
+        resources = {path: Resource(path, [route for route in self.routes if route.path == path]) for path in paths}
+        self._fixed = {path: (resource, Target()) for path, resource in resources.items() if "{" not in path}
+        self._patterns = [(_PATTERNS[path], resource) for path, resource in resources.items() if "{" in path]
+
+    def find(self, path: str) -> tuple[Resource, Target] | None:
+        """Return what is at an address, None where there is nothing."""
+        found = self._fixed.get(path)
+        if found is not None:
+            return found
+        for pattern, resource in self._patterns:
+            match = pattern.fullmatch(path)
+            if match is not None:
+                text = match["hash"]
+                digest = parse_digest(text)
+                if digest is None and not path.startswith("/v1/"):
+                    continue
+                return resource, Target(digest, text, match.groupdict().get("name") or None)
+        return None

@@ -1,0 +1,281 @@
+"""``/v1``: what there is to know and to do besides the bytes, in JSON."""
+
+import json
+from typing import TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from filestored import __version__
+from filestored.access import Permission, Principal
+from filestored.api import names
+from filestored.api.arrivals import Arrivals
+from filestored.api.bodies import end_of
+from filestored.api.downloads import Downloads
+from filestored.api.exchange import Exchange, Headers
+from filestored.api.files import digest_of
+from filestored.api.intake import Intake
+from filestored.api.models import (
+    MAX_HASHES,
+    FileObject,
+    FilePage,
+    FilePatch,
+    Hashes,
+    Link,
+    LinkWish,
+    Missing,
+    Stats,
+)
+from filestored.api.representations import JSON, NO_STORE, PLAIN, base_url, file_object, timestamp
+from filestored.api.root import DELETED, UPLOAD_PARAMETERS
+from filestored.api.routes import BYTES, Answer, Parameter, Route, Target
+from filestored.api.stalls import Stalls
+from filestored.catalogue.listing import Pattern, Place, Query, Sort
+from filestored.catalogue.records import KEPT, UNKNOWN_TYPE, FileChange, now_milliseconds
+from filestored.digest import Digest, parse_digest
+from filestored.errors import BadRequest
+from filestored.filestore import Filestore
+from filestored.signing import Signer
+
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+MAX_JSON_BYTES = 2 << 20
+"""The longest JSON body taken: ten thousand of the longest hashes."""
+
+_MAX_PATTERN = 1024
+_MAX_END = 253402300799999  # of the year 9999, in milliseconds: times are written with four digits of it
+
+M = TypeVar("M", bound=BaseModel)
+
+_PATTERN_SCHEMA = {"type": "string", "maxLength": _MAX_PATTERN}
+_LISTING = (
+    Parameter("limit", "files a page", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE}),
+    Parameter("cursor", "next_cursor of the page before", {"type": "string", "minLength": 1}),
+    Parameter(
+        "name", "what the name begins with; * stands for anything", {"type": "string", "maxLength": _MAX_PATTERN}
+    ),
+    Parameter(
+        "type", "what the type begins with; * stands for anything", {"type": "string", "maxLength": _MAX_PATTERN}
+    ),
+    Parameter("sort", "the order", {"type": "string", "enum": [sort.value for sort in Sort], "default": "-created_at"}),
+)
+
+
+class V1Routes:
+    """Files as objects: upload, list, show, change, delete; links; what is missing; how much there is."""
+
+    def __init__(
+        self, filestore: Filestore, arrivals: Arrivals, downloads: Downloads, signer: Signer, body_timeout: float,
+        stalls: Stalls,
+    ) -> None:  # fmt: skip
+        self._filestore = filestore
+        self._arrivals = arrivals
+        self._downloads = downloads
+        self._signer = signer
+        self._body_timeout = body_timeout
+        self._stalls = stalls
+
+    def routes(self) -> list[Route]:
+        """Return the lines for the table of routes."""
+        read, write, delete = Permission.READ, Permission.WRITE, Permission.DELETE
+        return [
+            Route("GET", "/v1/files", read, self._list, "List files", {200: Answer("A page.", FilePage)}, _LISTING),
+            Route(
+                "POST", "/v1/files", write, self._add, "Upload a file, get its description",
+                {201: Answer("New for this owner.", FileObject), 200: Answer("The owner had it already.", FileObject)},
+                UPLOAD_PARAMETERS, BYTES,
+            ),
+            Route(
+                "POST", "/v1/files/missing", read, self._find_missing, "Ask which of some hashes have to be uploaded",
+                {200: Answer("Those that are not there.", Missing)}, (), Hashes, alternative=write,
+            ),
+            Route(
+                "GET", "/v1/files/{hash}", read, self._show, "Describe a file",
+                {200: Answer("Its description.", FileObject)},
+            ),
+            Route(
+                "PATCH", "/v1/files/{hash}", write, self._change, "Change a file's name, type or life",
+                {200: Answer("Its description afterwards.", FileObject)}, (), FilePatch,
+            ),
+            Route("DELETE", "/v1/files/{hash}", delete, self._delete, "Delete a file", {200: DELETED}),
+            Route(
+                "POST", "/v1/files/{hash}/link", read, self._link, "Make an address that works without a token",
+                {200: Answer("The address.", Link)}, (), LinkWish, is_body_required=False,
+            ),
+            Route("GET", "/v1/stats", read, self._measure, "Tell how much is kept", {200: Answer("Sums.", Stats)}),
+        ]  # fmt: skip
+
+    async def _list(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        query = self._read_query(exchange.query)
+        page = await self._filestore.list_files(principal, query)
+        cursor = None if page.end is None else self._signer.sign_cursor([query.sort.value, *page.end])
+        preferred = self._filestore.algorithm
+        files = [file_object(file, preferred, exchange) for file in page.files]
+        await _answer(exchange, 200, {"files": files, "next_cursor": cursor})
+
+    def _read_query(self, query: dict[str, str]) -> Query:
+        known = [parameter.name for parameter in _LISTING]
+        unknown = next((name for name in query if name not in known), None)
+        if unknown is not None:
+            raise BadRequest(f"A listing has no parameter {unknown[:60]!r}; it has {', '.join(known)}.")
+        sort = _sort(query.get("sort", Sort.CREATED_AT_DESCENDING.value))
+        after = self._place(query["cursor"], sort) if "cursor" in query else None
+        return Query(
+            _limit(query.get("limit", str(DEFAULT_PAGE))),
+            sort,
+            after,
+            _pattern("name", query.get("name")),
+            _pattern("type", query.get("type")),
+        )
+
+    def _place(self, cursor: str, sort: Sort) -> Place:
+        place = self._signer.read_cursor(cursor)
+        if place is None:
+            raise BadRequest("cursor is not one that this server gave; begin without one, then give next_cursor.")
+        order, key, number = place
+        if order != sort.value:
+            raise BadRequest(f"cursor belongs to a listing with sort={order}; keep the sort of the first page.")
+        return Place(key, int(number))
+
+    async def _add(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        added = await self._arrivals.take(exchange, principal)
+        exchange.digest = ",".join(item.file.digest for item in added)
+        objects = [file_object(item.file, self._filestore.algorithm, exchange) for item in added]
+        status = 201 if any(item.is_new for item in added) else 200
+        location = (b"location", b"/" + added[0].file.digest.encode())
+        await _answer(
+            exchange, status, objects[0] if len(objects) == 1 else objects, [location] if len(objects) == 1 else []
+        )
+
+    async def _find_missing(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        asked = await self._read_json(exchange, Hashes)
+        digests = [_hash(text) for text in dict.fromkeys(asked.hashes)]
+        missing = await self._filestore.find_missing(principal, list(dict.fromkeys(digests)))
+        await _answer(exchange, 200, {"missing": missing})
+
+    async def _show(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        file = await self._filestore.find_file(principal, digest_of(target))
+        await _answer(exchange, 200, file_object(file, self._filestore.algorithm, exchange))
+
+    async def _change(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        digest = digest_of(target)
+        patch = await self._read_json(exchange, FilePatch)
+        change = _change_of(patch)
+        await self._downloads.require_preconditions(exchange, principal, digest)
+        file = await self._filestore.change_file(principal, digest, change)
+        await _answer(exchange, 200, file_object(file, self._filestore.algorithm, exchange))
+
+    async def _delete(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        digest = digest_of(target)
+        await self._downloads.require_preconditions(exchange, principal, digest)
+        await self._filestore.delete(principal, digest)
+        await exchange.answer(200, [PLAIN, NO_STORE])
+
+    async def _link(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        wish = await self._read_json(exchange, LinkWish, default=LinkWish.model_validate({}))
+        expires = end_of(str(wish.expires_in)) // 1000
+        digest = digest_of(target)
+        name = await self._filestore.find_name(principal, digest)
+        address = link_path(self._signer, digest, name, expires)
+        await _answer(exchange, 200, {"url": base_url(exchange) + address, "expires_at": timestamp(expires * 1000)})
+
+    async def _measure(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        usage, free = await self._filestore.measure(principal)
+        await _answer(
+            exchange,
+            200,
+            {
+                "files": usage.files, "blobs": usage.blobs, "bytes": usage.bytes, "free": free,
+                "algorithm": self._filestore.algorithm.value, "version": __version__,
+            },
+        )  # fmt: skip
+
+    async def _read_json(self, exchange: Exchange, model: type[M], default: M | None = None) -> M:
+        """Read the body as JSON of a model; ``default`` serves where there is none. Raises BadRequest, TooLarge."""
+        intake = Intake(exchange, self._stalls.guard(self._body_timeout), MAX_JSON_BYTES)
+        body = b""
+        while piece := await intake.read():
+            body += piece
+        if not body and default is not None:
+            return default
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            raise BadRequest(_explained(error)) from None
+
+
+def link_path(signer: Signer, digest: Digest, name: str | None, expires: int) -> str:
+    """Return the path and query of a link that reads a file until ``expires`` (seconds since 1970)."""
+    shown = f"/{quote(name, safe='')}" if name else ""
+    return f"/{digest}{shown}?expires={expires}&signature={signer.sign_link(digest, expires)}"
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_PAGE):
+        raise BadRequest(f"limit={text[:40]!r} makes no sense: give a whole number from 1 to {MAX_PAGE}.")
+    return int(text)
+
+
+def _sort(text: str) -> Sort:
+    try:
+        return Sort(text)
+    except ValueError:
+        raise BadRequest(f"sort={text[:40]!r} makes no sense: give one of {', '.join(Sort)}.") from None
+
+
+def _pattern(name: str, text: str | None) -> Pattern | None:
+    if text is not None and len(text) > _MAX_PATTERN:
+        raise BadRequest(f"{name} has {len(text)} characters; a pattern has at most {_MAX_PATTERN}.")
+    return Pattern.parse(text) if text else None
+
+
+def _hash(text: str) -> Digest:
+    digest = parse_digest(text)
+    if digest is None:
+        raise BadRequest(f"hashes holds {text[:140]!r}, which is no hash: give 32, 40, 64 or 128 hex digits each.")
+    return digest
+
+
+def _change_of(patch: FilePatch) -> FileChange:
+    """Return what a patch changes. Raises BadRequest where a value makes no sense."""
+    given = patch.model_fields_set
+    if not given:
+        raise BadRequest("Nothing is to change: give name, type or expires_at.")
+    name = names.clean_name(patch.name) if patch.name else None
+    media_type = _guess if patch.type is None else names.parse_media_type(patch.type)
+    return FileChange(
+        name if "name" in given else KEPT,
+        media_type if "type" in given else KEPT,
+        _end_in(patch) if "expires_at" in given else KEPT,
+    )
+
+
+def _guess(name: str | None) -> str:
+    return names.guess_type(name) if name else UNKNOWN_TYPE
+
+
+def _end_in(patch: FilePatch) -> int | None:
+    if patch.expires_at is None:
+        return None
+    end = int(patch.expires_at.timestamp() * 1000)
+    if not now_milliseconds() < end <= _MAX_END:
+        raise BadRequest("expires_at lies in the past, or beyond the year 9999; to end the file now DELETE it.")
+    return end
+
+
+def _explained(error: ValidationError) -> str:
+    """Say in a sentence what is wrong with JSON that does not fit its model."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])[:100]
+    if fault["type"] == "json_invalid":
+        return f"The body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}."
+    if fault["type"] == "extra_forbidden":
+        return f"There is no field {place!r} here."
+    if fault["type"] == "too_long":
+        return f"{place}: at most {MAX_HASHES} are taken at once; ask in several requests."
+    return f"{place}: {fault['msg']}." if place else f"{fault['msg']}."
+
+
+async def _answer(exchange: Exchange, status: int, body: object, headers: Headers | None = None) -> None:
+    encoded = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    await exchange.answer(status, [JSON, NO_STORE, *(headers or [])], encoded)

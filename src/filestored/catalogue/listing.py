@@ -1,0 +1,165 @@
+"""Pages of a listing: keyset pages, whose cost does not grow with the store.
+
+A page walks along an index from where the last one ended and looks at no more than :data:`MAX_SCANNED` files, so that
+a filter few files match costs a page no more than another: such a page is short, or empty, and the next goes on.
+Files of all owners are the merged walks along each owner's.
+"""
+
+import heapq
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from filestored.catalogue import statements
+from filestored.catalogue.records import FileRecord, folded
+from filestored.catalogue.tables import files
+
+MAX_SCANNED = 5000
+"""How many files one page looks at, at most."""
+
+# sorts behind every name that begins with what stands before it
+_LAST = "\U0010ffff" * 2
+_WIDTH = len(statements.RECORD)
+
+
+class Sort(StrEnum):
+    """What a listing is sorted by; a minus in front turns the order round."""
+
+    CREATED_AT = "created_at"
+    CREATED_AT_DESCENDING = "-created_at"
+    NAME = "name"
+    NAME_DESCENDING = "-name"
+    SIZE = "size"
+    SIZE_DESCENDING = "-size"
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether the largest comes first."""
+        return self.value.startswith("-")
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether places in this order are names, not numbers."""
+        return self.value.endswith("name")
+
+
+class Place(NamedTuple):
+    """Where a file stands in an order: the value it is sorted by, and its number among equal ones."""
+
+    key: str | int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What a name or media type is to begin with; ``*`` stands for anything. Case does not count."""
+
+    prefix: str
+    rest: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Read a pattern; every text is one."""
+        prefix, *rest = folded(text).split("*")
+        return cls(prefix, tuple(part for part in rest if part))
+
+    def matches(self, text: str) -> bool:
+        """Tell whether a folded text begins as the pattern says."""
+        if not text.startswith(self.prefix):
+            return False
+        position = len(self.prefix)
+        for part in self.rest:
+            found = text.find(part, position)
+            if found < 0:
+                return False
+            position = found + len(part)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which files a page is to show, and in what order; ``after`` None for the first page."""
+
+    limit: int
+    sort: Sort = Sort.CREATED_AT_DESCENDING
+    after: Place | None = None
+    name: Pattern | None = None
+    media_type: Pattern | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some files in order; ``end`` is where the next page goes on, None where nothing follows."""
+
+    files: list[FileRecord]
+    end: Place | None
+
+
+_COLUMNS = {"created_at": files.c.created_at, "name": files.c.folded_name, "size": files.c.size}
+_WALKS = {
+    (sort, goes_on): statements.walk(_COLUMNS[sort.value.lstrip("-")], descending=sort.is_descending, goes_on=goes_on)
+    for sort in Sort
+    for goes_on in (False, True)
+}
+
+
+def read_page(connection: sqlite3.Connection, query: Query, owner: str | None, now: int) -> Page:
+    """Read a page of an owner's files, of all owners' where it is None; what has expired at ``now`` is left out."""
+    owners = _all_owners(connection) if owner is None else [owner]
+    walks = [_walk(connection, query, each) for each in owners]
+    rows = heapq.merge(*walks, key=_place, reverse=query.sort.is_descending) if len(walks) > 1 else _chain(walks)
+    found: list[FileRecord] = []
+    end = None
+    for scanned, row in enumerate(rows):
+        if len(found) == query.limit or scanned == MAX_SCANNED:
+            return Page(found, end)
+        end = _place(row)
+        if _is_past_prefix(query, end):
+            return Page(found, None)
+        file = FileRecord(*row[:_WIDTH])
+        if file.is_live(now) and _matches(query, file):
+            found.append(file)
+    return Page(found, None)
+
+
+def _all_owners(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in statements.OWNERS.run(connection.cursor())]
+
+
+def _chain(walks: list[Iterator[Any]]) -> Iterator[Any]:
+    return walks[0] if walks else iter(())
+
+
+def _walk(connection: sqlite3.Connection, query: Query, owner: str) -> Iterator[Any]:
+    after = query.after or _before_prefix(query)
+    if after is None:
+        return _WALKS[query.sort, False].run(connection.cursor(), owner=owner)
+    return _WALKS[query.sort, True].run(connection.cursor(), owner=owner, key=after.key, id=after.id)
+
+
+def _before_prefix(query: Query) -> Place | None:
+    """Return where the names with the wanted beginning start, in an order by name."""
+    if not query.sort.is_by_name or query.name is None or not query.name.prefix:
+        return None
+    return Place(query.name.prefix + _LAST, 0) if query.sort.is_descending else Place(query.name.prefix, -1)
+
+
+def _is_past_prefix(query: Query, place: Place) -> bool:
+    """Tell whether all names with the wanted beginning lie behind, in an order by name."""
+    if not query.sort.is_by_name or query.name is None or not isinstance(place.key, str):
+        return False
+    prefix = query.name.prefix
+    head = place.key[: len(prefix)]
+    return head < prefix if query.sort.is_descending else head > prefix
+
+
+def _place(row: Any) -> Place:
+    return Place(row[_WIDTH], row[_WIDTH + 1])
+
+
+def _matches(query: Query, file: FileRecord) -> bool:
+    if query.name is not None and not query.name.matches(folded(file.name)):
+        return False
+    return query.media_type is None or query.media_type.matches(folded(file.media_type))

@@ -1,0 +1,92 @@
+"""Listings, tokens, usage and notes. There is no way back but a backup."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from filestored.catalogue.records import folded
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_CHUNK = 1000
+_COLUMNS = ("digest", "owner", "name", "media_type", "size", "created_at", "expires_at")
+
+
+def upgrade() -> None:
+    """Give each file a number and a folded name, and count what there is."""
+    op.rename_table("files", "old_files")
+    files = _create_files()
+    _copy_files(files)
+    op.drop_table("old_files")
+    for column in ("created_at", "folded_name", "size"):
+        op.create_index(f"ix_files_owner_{column}", "files", ["owner", column])
+    has_end = sa.text("expires_at IS NOT NULL")
+    op.create_index("ix_files_expires_at", "files", ["expires_at"], sqlite_where=has_end, postgresql_where=has_end)
+    _create_counts()
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("secret_hash", sa.String(64), nullable=False),
+        sa.Column("permissions", sa.String(64), nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=True),
+        sa.Column("quota", sa.BigInteger, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_tokens"),
+        sa.UniqueConstraint("name", name="uq_tokens_name"),
+    )
+    op.create_table(
+        "notes",
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("value", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_notes"),
+    )
+
+
+def _create_files() -> sa.Table:
+    return op.create_table(
+        "files",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
+        sa.Column("digest", sa.String(128), nullable=False),
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("name", sa.Text, nullable=True),
+        sa.Column("folded_name", sa.Text, nullable=False),
+        sa.Column("media_type", sa.String(255), nullable=False),
+        sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_files"),
+        sa.UniqueConstraint("digest", "owner", name="uq_files_digest_owner"),
+    )
+
+
+def _copy_files(files: sa.Table) -> None:
+    connection = op.get_bind()
+    old = sa.table("old_files", *map(sa.column, _COLUMNS))
+    rows = connection.execute(sa.select(old).order_by(old.c.created_at, old.c.digest, old.c.owner))
+    for chunk in rows.partitions(_CHUNK):
+        connection.execute(files.insert(), [{**row._mapping, "folded_name": folded(row.name)} for row in chunk])
+
+
+def _create_counts() -> None:
+    op.create_table(
+        "usage",
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("files", sa.BigInteger, nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("owner", name="pk_usage"),
+    )
+    op.create_table(
+        "totals",
+        sa.Column("id", sa.Integer, nullable=False, autoincrement=False),
+        sa.Column("blobs", sa.BigInteger, nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_totals"),
+    )
+    op.execute("INSERT INTO usage SELECT owner, count(*), sum(size) FROM files GROUP BY owner")
+    op.execute(
+        "INSERT INTO totals SELECT 1, count(*), coalesce(sum(size), 0) "
+        "FROM (SELECT max(size) AS size FROM files GROUP BY digest) AS blobs"
+    )

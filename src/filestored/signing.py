@@ -1,0 +1,72 @@
+"""What the server signs so that it recognises it again: links to files, and places in a listing.
+
+HMAC with SHA-256 (RFC 2104) under a key that lies in the catalogue, so that it holds across restarts. What is signed
+begins with its purpose: a signature for one thing is none for another.
+"""
+
+import hmac
+import json
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+from filestored.digest import Digest
+
+KEY_NOTE = "signing-key"
+"""The note in the catalogue under which the key lies."""
+
+_KEY_BYTES = 32
+_CURSOR_SIGNATURE_BYTES = 12
+_MAX_CURSOR = 4096
+_MAX_SECONDS = 10**12
+
+
+def new_key() -> str:
+    """Return a fresh key in hex."""
+    return secrets.token_hex(_KEY_BYTES)
+
+
+class Signer:
+    """Signs and verifies, in constant time."""
+
+    def __init__(self, key: str) -> None:
+        """``key`` is in hex."""
+        self._key = bytes.fromhex(key)
+
+    def sign_link(self, digest: Digest, expires: int) -> str:
+        """Return the signature of a link that reads one file until ``expires`` (seconds since 1970)."""
+        return _encode(self._sign(f"link {digest} {expires}".encode()))
+
+    def is_link(self, digest: Digest, expires: str, signature: str) -> bool:
+        """Tell whether a link is one this server made, whatever its time; the texts are as they came."""
+        if not (expires.isascii() and expires.isdigit() and len(expires) <= len(str(_MAX_SECONDS))):
+            return False
+        wanted = self.sign_link(digest, int(expires))
+        # '007' must not pass for '7'
+        return str(int(expires)) == expires and hmac.compare_digest(wanted.encode(), signature.encode())
+
+    def sign_cursor(self, place: list[str | int]) -> str:
+        """Return a place in a listing as text that only this server can make."""
+        payload = json.dumps(place, separators=(",", ":")).encode()
+        return _encode(self._sign(b"cursor " + payload)[:_CURSOR_SIGNATURE_BYTES] + payload)
+
+    def read_cursor(self, text: str) -> list[str | int] | None:
+        """Return the place that :meth:`sign_cursor` was given, None where it did not make this text."""
+        if len(text) > _MAX_CURSOR:
+            return None
+        try:
+            decoded = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        except ValueError:
+            return None
+        signature, payload = decoded[:_CURSOR_SIGNATURE_BYTES], decoded[_CURSOR_SIGNATURE_BYTES:]
+        wanted = self._sign(b"cursor " + payload)[:_CURSOR_SIGNATURE_BYTES]
+        if not hmac.compare_digest(wanted, signature):
+            return None
+        place: list[str | int] = json.loads(payload)
+        return place
+
+    def _sign(self, message: bytes) -> bytes:
+        return hmac.digest(self._key, message, "sha256")
+
+
+def _encode(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
