@@ -7,7 +7,7 @@ Flags, ``FILESTORED_*`` variables, keys of the TOML file, ``--help``, ``filestor
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -328,11 +328,17 @@ def load(flags: Mapping[str, object], env: Mapping[str, str]) -> Loaded:
 
 def find_store(flags: Mapping[str, object], env: Mapping[str, str]) -> Path:
     """Return the store alone, read like :func:`load` does: a mistake elsewhere must not keep a daemon from stopping."""
-    given = _gather(flags, env, only="store")
-    return _validate(given).store
+    return load_only(("store",), flags, env).store
 
 
-def _gather(flags: Mapping[str, object], env: Mapping[str, str], only: str | None = None) -> dict[str, _Given]:
+def load_only(names: Collection[str], flags: Mapping[str, object], env: Mapping[str, str]) -> Settings:
+    """Return the settings with only some of them read, the others left at their defaults, wrong or not."""
+    return _validate(_gather(flags, env, only=names))
+
+
+def _gather(
+    flags: Mapping[str, object], env: Mapping[str, str], only: Collection[str] | None = None
+) -> dict[str, _Given]:
     """Return what was given for each setting, by the layer that goes first."""
     over: dict[str, _Given] = {}
     for setting in describe_all():
@@ -344,7 +350,7 @@ def _gather(flags: Mapping[str, object], env: Mapping[str, str], only: str | Non
     config = _validate({"config": over["config"]}).config if "config" in over else None
     under = _read_file(config, over["config"], only) if config else {}
     given = {**under, **over}
-    return {name: given[name] for name in given if only in (None, name)}
+    return {name: given[name] for name in given if only is None or name in only}
 
 
 def _validate(given: Mapping[str, _Given]) -> Settings:
@@ -358,7 +364,7 @@ def _validate(given: Mapping[str, _Given]) -> Settings:
         raise SettingsError(f"{place}: {reason}" if place else reason) from None
 
 
-def _read_file(path: Path, named_by: _Given, only: str | None) -> dict[str, _Given]:
+def _read_file(path: Path, named_by: _Given, only: Collection[str] | None) -> dict[str, _Given]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -368,7 +374,7 @@ def _read_file(path: Path, named_by: _Given, only: str | None) -> dict[str, _Giv
     given: dict[str, _Given] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
-        if only is not None and name != only:
+        if only is not None and name not in only:
             continue
         if name not in Settings.model_fields or name == "config":
             raise SettingsError(f"{path}: there is no setting {_shown(key)}{_nearest(name)}")

@@ -8,6 +8,7 @@ import hmac
 import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from urllib.parse import quote
 
 from filestored.digest import Digest
 
@@ -35,6 +36,11 @@ class Signer:
     def sign_link(self, digest: Digest, expires: int) -> str:
         """Return the signature of a link that reads one file until ``expires`` (seconds since 1970)."""
         return _encode(self._sign(f"link {digest} {expires}".encode()))
+
+    def link_path(self, digest: Digest, name: str | None, expires: int) -> str:
+        """Return the path and query of a link that reads a file, under its name, until ``expires``."""
+        shown = f"/{quote(name, safe='')}" if name else ""
+        return f"/{digest}{shown}?expires={expires}&signature={self.sign_link(digest, expires)}"
 
     def is_link(self, digest: Digest, expires: str, signature: str) -> bool:
         """Tell whether a link is one this server made, whatever its time; the texts are as they came."""

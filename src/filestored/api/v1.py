@@ -2,7 +2,6 @@
 
 import json
 from typing import TypeVar
-from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
@@ -176,7 +175,7 @@ class V1Routes:
         expires = end_of(str(wish.expires_in)) // 1000
         digest = digest_of(target)
         name = await self._filestore.find_name(principal, digest)
-        address = link_path(self._signer, digest, name, expires)
+        address = self._signer.link_path(digest, name, expires)
         await _answer(exchange, 200, {"url": base_url(exchange) + address, "expires_at": timestamp(expires * 1000)})
 
     async def _measure(self, exchange: Exchange, principal: Principal, target: Target) -> None:
@@ -202,12 +201,6 @@ class V1Routes:
             return model.model_validate_json(body)
         except ValidationError as error:
             raise BadRequest(_explained(error)) from None
-
-
-def link_path(signer: Signer, digest: Digest, name: str | None, expires: int) -> str:
-    """Return the path and query of a link that reads a file until ``expires`` (seconds since 1970)."""
-    shown = f"/{quote(name, safe='')}" if name else ""
-    return f"/{digest}{shown}?expires={expires}&signature={signer.sign_link(digest, expires)}"
 
 
 def _limit(text: str) -> int:

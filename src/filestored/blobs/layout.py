@@ -92,6 +92,21 @@ class StoreFolder:
             raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
         return cls(path, algorithm)
 
+    @classmethod
+    def find(cls, path: Path, algorithm: Algorithm) -> "StoreFolder":
+        """Open a store that is there already: as :meth:`adopt`, but nothing becomes a store that holds nothing.
+
+        ``algorithm`` counts only where the store does not say itself what it names new blobs by. Raises StartError.
+        """
+        try:
+            mark = _read_mark(path) if path.is_dir() else None
+            is_empty = mark is None and not (path.is_dir() and any(_entries(path)))
+        except OSError as error:
+            raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
+        if is_empty:
+            raise StartError(f"there is no store at {path}; name it with --store")
+        return cls.adopt(path, Algorithm(mark[-1]) if mark else algorithm)
+
 
 def _make_folder(path: Path) -> None:
     """Make a folder, and its parents, so that it survives a power cut."""

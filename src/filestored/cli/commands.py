@@ -23,6 +23,8 @@ _COMMANDS = {
     "restart": ("filestored.cli.daemon", "Stop the daemon and start it again with the settings of its last start."),
     "status": ("filestored.cli.daemon", "Say whether the daemon runs, and where."),
     "get_pid": ("filestored.cli.daemon", "Print the daemon's process id and nothing else."),
+    "token": ("filestored.cli.access", "Make, list and revoke tokens: who may do what."),
+    "link": ("filestored.cli.access", "Print an address of a file that works without a token for a while."),
     "config": ("filestored.cli.config", "Show the settings in force and where each comes from."),
 }
 
