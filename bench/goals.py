@@ -45,6 +45,7 @@ class Task:
 
 
 GET_SMALL = Task("get 4K c=32", "req/s", Ratio(0.45, 0.75))
+GET_WITH_TOKEN = Task("get 4K with a token c=32", "req/s", Ratio(0.95, 1.0))
 GET_KNOWN = Task("304 c=32", "req/s", Ratio(0.45, 0.75))
 GET_SPAN = Task("range 4K of 256M c=32", "req/s", Ratio(0.45, 0.75))
 GET_MIDDLE = Task("get 1M c=8", "MB/s", Ratio(1.0, 1.2), one_core=False)
@@ -62,7 +63,7 @@ MEMORY_IDLE = Task("memory: idle connection", "KiB", Ceiling(12))
 MEMORY_SLOW = Task("memory: 200 slow readers", "MiB", Ceiling(200))
 
 TASKS = (
-    GET_SMALL, GET_KNOWN, GET_SPAN, GET_MIDDLE, GET_LARGE, PUT_SMALL, PUT_MIDDLE, PUT_LARGE, PUT_FORM, PUT_DURABLE,
-    GET_BESIDE_UPLOADS, DELETE_SMALL, MEMORY_PUT, MEMORY_GET, MEMORY_IDLE, MEMORY_SLOW,
+    GET_SMALL, GET_WITH_TOKEN, GET_KNOWN, GET_SPAN, GET_MIDDLE, GET_LARGE, PUT_SMALL, PUT_MIDDLE, PUT_LARGE, PUT_FORM,
+    PUT_DURABLE, GET_BESIDE_UPLOADS, DELETE_SMALL, MEMORY_PUT, MEMORY_GET, MEMORY_IDLE, MEMORY_SLOW,
 )  # fmt: skip
 """All of them, in the order they are played."""

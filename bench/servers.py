@@ -31,7 +31,8 @@ class Site:
     """A server as its clients see it, and the processes behind it.
 
     ``upload``, ``download`` and ``delete`` are a method and a path, where ``{digest}`` stands for the digest
-    and ``{d2}`` for its first two digits. ``store`` is the folder where its uploads come to lie.
+    and ``{d2}`` for its first two digits. ``store`` is the folder where its uploads come to lie. ``token`` is one
+    that may read, where the server knows tokens.
     """
 
     tree: Tree
@@ -40,6 +41,7 @@ class Site:
     upload: str
     download: str
     delete: str
+    token: str = ""
 
     def request(self, template: str, digest: str) -> tuple[str, str]:
         """Return method and path of a request for one blob."""
@@ -134,14 +136,26 @@ def run_daemon(work: Path, store: Path, durability: str) -> Iterator[Site]:
     name = f"{store.name}-{port}"
     command = [
         sys.executable, "-m", "filestored", "run", "--host", "127.0.0.1", "--port", str(port), "--store", str(store),
-        "--workers", "1", "--durability", durability, "--log-file", str(work / f"{name}.log"),
+        "--workers", "1", "--durability", durability, "--log-file", str(work / f"{name}.log"), "--anonymous", "full",
     ]  # fmt: skip
+    token = make_token(store)
     tree = Tree(command, work / f"{name}.out", _daemon_environment())
     with contextlib.ExitStack() as stack:
         stack.callback(tree.stop)
-        site = Site(tree, port, store, "POST /", "GET /{digest}", "DELETE /{digest}")
+        site = Site(tree, port, store, "POST /", "GET /{digest}", "DELETE /{digest}", token)
         _wait_until(site, "/readyz", {200})
         yield site
+
+
+def make_token(store: Path) -> str:
+    """Make a token that may read; the store need not be there yet."""
+    command = [sys.executable, "-m", "filestored", "token", "create", "bench", "--permissions", "read"]
+    made = subprocess.run(
+        [*command, "--store", str(store)], capture_output=True, text=True, timeout=60, env=_daemon_environment()
+    )
+    if made.returncode:
+        raise CannotMeasure(f"no token could be made: {made.stderr.strip()}")
+    return made.stdout.strip()
 
 
 def _daemon_environment() -> dict[str, str]:

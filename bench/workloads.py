@@ -71,6 +71,8 @@ def _downloads(field: Field) -> Iterator[Workload]:
         return Workload(task, *(field.side(site, partial(run, field, site)) for site in sites))
 
     yield compared(goals.GET_SMALL, _get_many)
+    with_token = field.side(field.daemon, partial(_get_many, field, field.daemon, has_token=True))
+    yield Workload(goals.GET_WITH_TOKEN, with_token, field.side(field.daemon, partial(_get_many, field, field.daemon)))
     yield compared(goals.GET_KNOWN, _get_known)
     yield compared(goals.GET_SPAN, _get_span)
     yield compared(goals.GET_MIDDLE, _get_middle)
@@ -82,10 +84,12 @@ def _get(field: Field, site: Site, digest: str, connections: int, headers: dict[
     return field.wrk.get(site.port, path, connections, field.extent.seconds, headers)
 
 
-def _get_many(field: Field, site: Site) -> Figure:
+def _get_many(field: Field, site: Site, has_token: bool = False) -> Figure:
     paths = field.work / f"many-{site.port}"
     write_paths(paths, site, site.download, field.samples.many)
-    return field.wrk.run(site.port, ("list", "GET", str(paths)), connections=32, seconds=field.extent.seconds)
+    headers = {"Authorization": f"Bearer {site.token}"} if has_token else {}
+    mode = ("list", "GET", str(paths))
+    return field.wrk.run(site.port, mode, connections=32, seconds=field.extent.seconds, headers=headers)
 
 
 def _get_known(field: Field, site: Site) -> Figure:
