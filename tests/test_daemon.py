@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from filestored.blobs.layout import StoreFolder
+from filestored.catalogue.catalogue import Catalogue
 from filestored.daemon import LastStart, StoreLock, find_holder, running_pid
+from filestored.digest import Algorithm
 from filestored.errors import StartError
 from filestored.settings import load
 from tests.conftest import Daemon, StartDaemon, require_program
@@ -97,12 +101,18 @@ def test_start_fails_with_the_reason_and_leaves_nothing_running(command: Command
 
 
 def test_a_start_that_is_interrupted_leaves_nothing_running(tmp_path: Path) -> None:
+    catalogue = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256).catalogue_file
+    Catalogue.prepare(catalogue)
+    # keeps the daemon from getting ready before it is interrupted
+    holder = sqlite3.connect(catalogue, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
     child = subprocess.Popen(
         [sys.executable, "-m", "filestored", "start", "--port", "0", "--store", str(tmp_path / "store")],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CLEAN,
     )  # fmt: skip
     assert wait_until(lambda: running_pid(tmp_path / "store") is not None)
     child.send_signal(signal.SIGINT)
+    holder.close()
     assert child.communicate(timeout=60)[1] == "filestored: interrupted\n"
     assert child.returncode == 130
     assert running_pid(tmp_path / "store") is None

@@ -1,8 +1,10 @@
-"""The README's tour, word for word against a real daemon; only the port and the size of the large file are smaller."""
+"""The README's commands, word for word against a real daemon; only ports, paths and the large file are others."""
 
 import os
 import re
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,60 @@ from tests.conftest import StartDaemon, require_program
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
+BOTH = pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
+
+
+def blocks_of(name: str, number: int) -> list[str]:
+    """Return the blocks of commands in a section, the title and what stands before the first one being number 0."""
+    section = re.split(r"^## ", (ROOT / name).read_text(), flags=re.MULTILINE)[number]
+    return re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def run_block(block: str, folder: Path, port: int, command: str = "") -> str:
+    """Run commands in a folder, and return what they print."""
+    script = block.replace("localhost:9000", f"localhost:{port}").replace(".venv/bin/filestored", command)
+    ended = subprocess.run(
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "no_proxy": "*", "FILESTORED_PORT": str(port)},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@BOTH
+def test_a_public_server_works_as_written(tmp_path: Path, name: str) -> None:
+    require_program("curl")
+    (block,) = blocks_of(name, 5)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = f"{sys.executable} -m filestored"
+    subprocess.run([*command.split(), "start", "--port", "0"], cwd=tmp_path, check=True, timeout=60)
+    printed = run_block(block, tmp_path, port, command)
+    assert printed.count("Hello, world!") == 1
+    assert '"status": 401' in printed
+    assert '"name": "hello.txt"' in printed
+    assert '"owner": "uploads"' in printed
+    assert re.search(r"^http://localhost:\d+/[0-9a-f]{64}/hello\.txt\?expires=\d+&signature=", printed, re.MULTILINE)
+    assert re.search(r"^uploads +read,write,delete", printed, re.MULTILINE)
+    assert "revoked: uploads" in printed
+
+
+@BOTH
+def test_the_json_api_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
+    require_program("curl")
+    (block,) = blocks_of(name, 6)
+    daemon = start_daemon(store=tmp_path / "store")
+    (tmp_path / "README.md").write_text("read me")
+    printed = run_block(block, tmp_path, daemon.address[1])
+    assert printed.count('"name": "README.md"') == 2
+    assert '"next_cursor": null' in printed
+
+
+@BOTH
 def test_the_tour_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
     require_program("curl")
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
-    tour = [block for block in blocks if "localhost:9000" in block]
+    tour = blocks_of(name, 1)
     assert len(tour) == 2
     daemon = start_daemon(store=tmp_path / "store")
     script = "set -e\n" + "".join(tour).replace("localhost:9000", f"localhost:{daemon.address[1]}").replace("2G", "20M")

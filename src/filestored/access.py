@@ -157,6 +157,16 @@ class Access:
         """Whether what a request without a token may do changes with the first token made."""
         return self._anonymous is Anonymous.LOOPBACK
 
+    @property
+    def anonymous_grant(self) -> Permission:
+        """The most that a request without a token can be allowed; where it comes from may still speak against it."""
+        match self._anonymous:
+            case Anonymous.NONE:
+                return Permission(0)
+            case Anonymous.READ:
+                return Permission.READ
+        return ALL
+
     def next_end(self, now: int) -> int | None:
         """Return when the next token ends, in milliseconds since 1970; None where none does."""
         ends = [token.expires_at for token in self._tokens.values() if token.expires_at and token.expires_at > now]

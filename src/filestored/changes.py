@@ -152,9 +152,10 @@ class DeleteFile(Change[bool]):
             return existed
         if not mine:
             # no row, or one without owner: what nobody keeps is anybody's who may read it
-            if not self._takes_unclaimed or blobs.stat(digest) is None:
+            if blobs.stat(digest) is None or not self._takes_unclaimed:
                 return False
-            existed = True
+            # what another delete has decided on already is tried again, but was not this caller's to delete
+            existed = self._owner is None or not transaction.is_going(digest)
         transaction.delete(rows, are_last=True)
         transaction.add_removal(digest)
         self.removed = [digest]

@@ -12,7 +12,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,7 +21,7 @@ from loguru import logger
 
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES
-from filestored.catalogue.catalogue import Catalogue, is_catalogue_full, primary_code
+from filestored.catalogue.catalogue import Catalogue, Transaction, is_catalogue_full, primary_code
 from filestored.catalogue.records import now_milliseconds
 from filestored.changes import Change
 from filestored.digest import Digest
@@ -32,6 +32,7 @@ MAX_BATCH = 256
 # from this many files on one flush of the whole file system is cheaper than one of each file and folder
 _SHARED_FLUSH = 4
 _STOP_TIMEOUT_SECONDS = 60
+_FLUSH_CODES = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 
 T = TypeVar("T")
 
@@ -55,13 +56,19 @@ class Committer:
         durable: bool,
         changed: Callable[[Digest], None],
         reserve: Path,
+        flush_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``changed`` is called for each digest after its change is committed and before it is answered."""
+        """``changed`` is called for each digest after its change is committed and before it is answered.
+
+        ``flush_failed`` is called, in the committer's thread, for each flush of folders or catalogue that the disk
+        has failed; staged bytes tell of theirs themselves.
+        """
         self._blobs = blobs
         self._catalogue = catalogue
         self._durable = durable
         self._changed = changed
         self._reserve = reserve
+        self._flush_failed = flush_failed
         self._gathered: list[_Waiting[Any]] = []
         self._queue: queue.SimpleQueue[list[_Waiting[Any]]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -144,7 +151,7 @@ class Committer:
     def _carry_out(self, batch: list[_Waiting[Any]]) -> None:
         if self._durable:
             self._flush_staged([staged for waiting in batch for staged in waiting.change.staged])
-        with self._catalogue.transaction() as transaction:
+        with self._transaction() as transaction:
             now = now_milliseconds()
             for waiting in batch:
                 waiting.error = None
@@ -153,13 +160,35 @@ class Committer:
                 except RequestError as refusal:
                     waiting.error = refusal
             digests = [digest for waiting in batch for digest in waiting.change.digests]
-            if self._durable and (len(digests) < _SHARED_FLUSH or not self._blobs.flush_everything()):
-                self._blobs.flush(digests)
+            if self._durable:
+                with self._flushing():
+                    if len(digests) < _SHARED_FLUSH or not self._blobs.flush_everything():
+                        self._blobs.flush(digests)
         self._forget(digests)
         removing = [waiting for waiting in batch if waiting.change.removed]
         if removing:
             self._settle(removing)
             self._forget([digest for waiting in removing for digest in waiting.change.removed])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        """Run a write transaction; tell where the disk fails the flush that ends it."""
+        try:
+            with self._catalogue.transaction() as transaction:
+                yield transaction
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) in _FLUSH_CODES:
+                self._flush_failed()
+            raise
+
+    @contextlib.contextmanager
+    def _flushing(self) -> Iterator[None]:
+        """Tell of an error of the disk that ends a block in which nothing but a flush can end with one."""
+        try:
+            yield
+        except OSError:
+            self._flush_failed()
+            raise
 
     def _forget(self, digests: list[Digest]) -> None:
         """Let every worker look anew at what it remembers."""
@@ -169,7 +198,8 @@ class Committer:
     def _settle(self, removing: list[_Waiting[Any]]) -> None:
         """Remove the blobs whose removal is committed: whatever fails now, the decision stands."""
         try:
-            stuck = settle_removals(self._catalogue, self._blobs, flush=self._durable)
+            with self._flushing():
+                stuck = settle_removals(self._catalogue, self._blobs, flush=self._durable)
         except Exception as error:
             logger.warning("removed blobs stay noted as to be removed: {}", error)
             stuck = {digest for waiting in removing for digest in waiting.change.removed if self._blobs.stat(digest)}
@@ -184,10 +214,13 @@ class Committer:
         fresh = [staged for staged in bodies if not staged.is_flushed and self._blobs.needs(staged)]
         for staged in fresh:
             staged.write_out()
-        if len(fresh) >= _SHARED_FLUSH and self._blobs.flush_everything():
-            for staged in fresh:
-                staged.is_flushed = True
-            return
+        if len(fresh) >= _SHARED_FLUSH:
+            with self._flushing():
+                is_flushed = self._blobs.flush_everything()
+            if is_flushed:
+                for staged in fresh:
+                    staged.is_flushed = True
+                return
         for staged in fresh:
             staged.start_flush()
         for staged in fresh:

@@ -34,6 +34,7 @@ from filestored.changes import AddFiles, ChangeFile, DeleteFile, EndFiles, over_
 from filestored.committer import Committer, keep_reserve, settle_removals
 from filestored.digest import Algorithm, Digest, algorithm_of
 from filestored.errors import NotFound, OutOfSpace, StartError
+from filestored.metrics import EXPIRED_FILES, FAILED_FLUSHES, Tally
 from filestored.shared import Shared
 from filestored.signing import KEY_NOTE, Signer, new_key
 from filestored.staging import Receiver, Staged, Staging
@@ -92,12 +93,16 @@ class Filestore:
         self._catalogue = Catalogue(catalogue or folder.catalogue_file, durable=durable)
         self.shared = Shared(folder.shared_file)
         self._threads = ThreadPoolExecutor(_THREADS, "disk")
-        self._staging = Staging(self._blobs.staging, self.algorithm, self._threads, durable=durable)
+        flush_failed = Tally(self.shared.counters, FAILED_FLUSHES).count
+        self._staging = Staging(
+            self._blobs.staging, self.algorithm, self._threads, durable=durable, flush_failed=flush_failed
+        )
         self._committer = Committer(
             self._blobs,
             self._catalogue,
             durable=durable,
             changed=self.shared.renew,
+            flush_failed=flush_failed,
             reserve=folder.reserve_file,
         )
         self._free = (0.0, 0)
@@ -262,7 +267,15 @@ class Filestore:
 
     def usage(self, owner: str | None = None) -> tuple[Usage, int]:
         """Return how much an owner keeps, or all do, and the free bytes of the disk. Blocks."""
-        return self._catalogue.usage(owner), self._blobs.free_bytes()
+        return self.kept_by(owner), self.free_bytes()
+
+    def kept_by(self, owner: str | None = None) -> Usage:
+        """Return how much an owner keeps, or all do. Blocks."""
+        return self._catalogue.usage(owner)
+
+    def free_bytes(self) -> int:
+        """Return the free bytes of the disk. Blocks. Raises OSError."""
+        return self._blobs.free_bytes()
 
     # deleting
 
@@ -276,7 +289,9 @@ class Filestore:
 
     async def end_expired(self) -> int:
         """Delete files whose time has come, some hundreds at most; return how many. Durable when it returns."""
-        return await self._committer.submit(EndFiles())
+        ended = await self._committer.submit(EndFiles())
+        self.shared.counters[EXPIRED_FILES] += ended
+        return ended
 
     # the rest
 

@@ -5,13 +5,17 @@
     generations   8192 × 8 bytes     a bucket of digests: a number that changes with each change to one of them
     uploads       64 × 8 bytes       a worker: uploads under way
     clients       64 × 1024 × 2      a worker, a bucket of client addresses: uploads under way
-    counters      64 × 1024 × 8      a worker: what it has counted since the daemon started
+    counters      64 × 3072 × 8      a worker: what it has counted since the daemon started
+    tokens        1 × 8 bytes        a number that changes when a token is made or revoked
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
+import sys
 import time
+from operator import add
 from pathlib import Path
 from zlib import crc32
 
@@ -19,7 +23,7 @@ from filestored.digest import Digest
 
 MAX_WORKERS = 64
 
-COUNTERS = 1024
+COUNTERS = 3072
 """How many numbers each worker can count up."""
 
 _GENERATIONS = 8192
@@ -27,7 +31,8 @@ _CLIENTS = 1024
 _UPLOADS_AT = _GENERATIONS * 8
 _CLIENTS_AT = _UPLOADS_AT + MAX_WORKERS * 8
 _COUNTERS_AT = _CLIENTS_AT + MAX_WORKERS * _CLIENTS * 2
-_SIZE = _COUNTERS_AT + MAX_WORKERS * COUNTERS * 8
+_TOKENS_AT = _COUNTERS_AT + MAX_WORKERS * COUNTERS * 8
+_SIZE = _TOKENS_AT + 8
 _LEADER_BYTE = MAX_WORKERS
 
 
@@ -49,7 +54,9 @@ class Shared:
         """By slot (see :func:`slot_of`): a number that changes whenever something about a digest there does."""
         self._uploads = view[_UPLOADS_AT:_CLIENTS_AT].cast("Q")
         self._clients = view[_CLIENTS_AT:_COUNTERS_AT].cast("H")
-        self._counters = view[_COUNTERS_AT:].cast("Q")
+        self._counters = view[_COUNTERS_AT:_TOKENS_AT].cast("Q")
+        self.tokens = view[_TOKENS_AT:].cast("Q")
+        """One number, which changes when a token is made or revoked."""
         self._slot = self._claim_slot()
         self.counters = self._counters[self._slot * COUNTERS : (self._slot + 1) * COUNTERS]
         """This worker's own numbers. They go on where a worker that is no more has left them."""
@@ -70,7 +77,7 @@ class Shared:
 
     def close(self) -> None:
         """Unmap the file and give the slot back."""
-        for view in (self.counters, self._counters, self.generations, self._uploads, self._clients):
+        for view in (self.counters, self._counters, self.tokens, self.generations, self._uploads, self._clients):
             view.release()
         self._map.close()
         os.close(self._descriptor)
@@ -81,7 +88,13 @@ class Shared:
 
     def sum_counters(self) -> list[int]:
         """Return the counters, those of all workers added up."""
-        return [sum(self._counters[number::COUNTERS]) for number in range(COUNTERS)]
+        unused = bytes(8 * COUNTERS)
+        totals = [0] * COUNTERS
+        for slot in range(MAX_WORKERS):
+            row = self._counters[slot * COUNTERS : (slot + 1) * COUNTERS]
+            if row.tobytes() != unused:
+                totals = list(map(add, totals, row.tolist()))
+        return totals
 
     def lead(self) -> bool:
         """Tell whether this process is the one that does what only one should, from now until it ends."""
@@ -116,6 +129,20 @@ class Shared:
         """Note that an upload begins (1) or ends (-1) in this worker."""
         self._uploads[self._slot] += step
         self._clients[self._slot * _CLIENTS + _bucket(client)] += step
+
+
+def renew_tokens(path: Path) -> None:
+    """Have the workers that map a file look at the tokens anew, at once; nothing happens where there are none.
+
+    They would within a second, too: the file is of no importance to whoever cannot write it.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_size >= _SIZE:
+                os.pwrite(descriptor, (time.time_ns() % 2**64).to_bytes(8, sys.byteorder), _TOKENS_AT)
+        finally:
+            os.close(descriptor)
 
 
 def slot_of(digest: Digest) -> int:

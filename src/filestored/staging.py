@@ -124,6 +124,7 @@ class Staged:
             try:
                 os.fdatasync(self._descriptor)
             except OSError:
+                self._area.flush_failed()
                 self._memory = None
                 self.discard()
                 raise
@@ -151,12 +152,24 @@ class Staged:
 class Staging:
     """The folder in which bodies arrive, and the threads that write them."""
 
-    def __init__(self, handle: int, algorithm: Algorithm, threads: Executor, *, durable: bool) -> None:
-        """``handle`` is the folder's; ``durable`` flushes large bodies as soon as they are whole."""
+    def __init__(
+        self,
+        handle: int,
+        algorithm: Algorithm,
+        threads: Executor,
+        *,
+        durable: bool,
+        flush_failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``handle`` is the folder's; ``durable`` flushes large bodies as soon as they are whole.
+
+        ``flush_failed`` is called, in any thread, for each flush that the disk has failed.
+        """
         self.handle = handle
         self.algorithm = algorithm
         self.threads = threads
         self.durable = durable
+        self.flush_failed = flush_failed
         # a worker that was killed may have left files behind, and another may have its process id by now
         self._process = f"{os.getpid():x}-{secrets.token_hex(4)}"
         self._numbers = count()

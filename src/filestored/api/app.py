@@ -6,13 +6,16 @@ from itertools import count
 from typing import Protocol
 
 from loguru import logger
+from prometheus_client import CollectorRegistry
 
 from filestored.access import NOBODY_AT_ALL, Access, Principal
 from filestored.api.arrivals import Arrivals
 from filestored.api.bodies import Uploads
 from filestored.api.cors import Cors
+from filestored.api.documents import DocumentRoutes
 from filestored.api.downloads import Download, Downloads
 from filestored.api.exchange import Exchange, Message, Receive, Scope, Send
+from filestored.api.exposition import Measurements, MetricsRoutes
 from filestored.api.files import FileRoutes
 from filestored.api.gate import Gate
 from filestored.api.health import HealthRoutes
@@ -35,6 +38,8 @@ from filestored.errors import (
     is_full,
 )
 from filestored.filestore import Filestore
+from filestored.metrics import RequestCounts
+from filestored.upkeep import Upkeep
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
@@ -75,20 +80,31 @@ class Application:
         self._gate = Gate(access, limits, filestore, signer, proxies, cors)
         self._downloads = Downloads(filestore, limits, self._stalls)
         arrivals = Arrivals(filestore, self._gate, Uploads(filestore, limits, self._stalls))
+        registry = CollectorRegistry()
+        documents = DocumentRoutes(
+            filestore, self._stalls, limits.send_timeout, lambda: self._router.routes, access.anonymous_grant
+        )
         self._router = Router(
             [
                 *RootRoutes(filestore, arrivals, self._downloads).routes(),
                 *FileRoutes(filestore, arrivals, self._downloads).routes(),
                 *V1Routes(filestore, arrivals, self._downloads, signer, limits.body_timeout, self._stalls).routes(),
                 *HealthRoutes(filestore).routes(),
+                *MetricsRoutes(filestore, registry).routes(),
+                *documents.routes(),
             ]
         )
+        table = [(route.path, route.method) for route in self._router.routes]
+        self._requests = RequestCounts(filestore.shared.counters, table)
+        self._plain_line = self._requests.line("/{hash}", "GET")
+        registry.register(Measurements(filestore, self._requests))
         self._send_timeout = limits.send_timeout
         self._log = log
         self._is_logging = log.enabled
         self._numbers = count(1)
         self._hot = self._downloads.hot
         self._sweeper: asyncio.TimerHandle | None = None
+        self._upkeep = Upkeep(filestore)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the life of the process."""
@@ -102,10 +118,10 @@ class Application:
                 download, start, body = plain
                 await send(start)
                 await send(body)
+                status, sent, seconds = start["status"], len(body["body"]), time.monotonic() - began
+                self._requests.count(self._plain_line, status, seconds, sent)
                 if self._is_logging:
-                    self._note(
-                        scope, scope["client"][0], download.file.digest, start["status"], len(body["body"]), began
-                    )
+                    self._note(scope, scope["client"][0], download.file.digest, status, sent, seconds)
                 return
         exchange = Exchange(scope, receive, send)
         self._proxies.unwrap(exchange)
@@ -114,13 +130,19 @@ class Application:
             await self._serve(exchange)
         finally:
             exchange.close()
+            seconds = time.monotonic() - began
+            self._count(exchange, seconds)
             if self._is_logging:
-                self._note(scope, exchange.client, exchange.digest, exchange.status, exchange.sent, began)
+                self._note(scope, exchange.client, exchange.digest, exchange.status, exchange.sent, seconds)
 
-    def _note(self, scope: Scope, client: str, digest: str, status: int, sent: int, began: float) -> None:
+    def _count(self, exchange: Exchange, seconds: float) -> None:
+        line = self._requests.line(exchange.route, exchange.method)
+        self._requests.count(line, exchange.status, seconds, exchange.sent)
+        self._requests.count_received(exchange.received)
+
+    def _note(self, scope: Scope, client: str, digest: str, status: int, sent: int, seconds: float) -> None:
         self._log.add((
-            time.time(), next(self._numbers), client, scope["method"], scope["path"],
-            digest, status, sent, time.monotonic() - began,
+            time.time(), next(self._numbers), client, scope["method"], scope["path"], digest, status, sent, seconds,
         ))  # fmt: skip
 
     def _plain(self, scope: Scope, now: float) -> tuple[Download, Message, Message] | None:
@@ -179,6 +201,7 @@ class Application:
             return
         found = self._router.find(exchange.path)
         resource, target = found or (None, Target())
+        exchange.route = resource.path if resource else ""
         route = resource.methods.get(exchange.method) if resource else None
         if resource is None or not resource.is_open:
             principal = await self._admit(exchange, route, target)
@@ -225,11 +248,13 @@ class Application:
                 # the server opens its port only after this answer
                 asyncio.get_running_loop().call_later(_SWEEP_SECONDS, drop_stalled_readers, self._send_timeout)
                 self._sweep()
+                self._upkeep.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 if self._sweeper is not None:
                     self._sweeper.cancel()
                 self._stalls.close()
+                await self._upkeep.stop()
                 self._filestore.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

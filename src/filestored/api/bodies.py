@@ -105,8 +105,8 @@ class Uploads:
         expected = integrity.expected_digests(exchange.headers)
         wish = self._wish(exchange.headers, said, media_type)
         others = self._others(expected, said)
-        body = self._intake(exchange, self._most(principal))
         await self._filestore.require_quota(principal, exchange.content_length or 0)
+        body = self._intake(exchange, self._most(principal))
         first = await body.read()
         if len(first) <= SMALL and len(first) == exchange.content_length:
             staged = self._filestore.hold(first, others)
@@ -165,11 +165,9 @@ class Uploads:
 
     def _intake(self, exchange: Exchange, most: int | None) -> Intake:
         """Begin to read a body. Raises TooLarge or OutOfSpace where its announced size says so already."""
-        announced = exchange.content_length
-        if most is not None and announced is not None and announced > most:
-            raise too_large(most)
-        self._filestore.require_room(announced or 0)
-        return Intake(exchange, self._stalls.guard(self._limits.body_timeout), most, self._filestore.require_room)
+        intake = Intake(exchange, self._stalls.guard(self._limits.body_timeout), most, self._filestore.require_room)
+        self._filestore.require_room(exchange.content_length or 0)
+        return intake
 
     def _wish(self, headers: Mapping[bytes, bytes], said: _Said, media_type: str) -> Wish:
         """Put together what is said about one file."""

@@ -27,8 +27,8 @@ class Exchange:
 
     __slots__ = (
         "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "client", "digest", "headers",
-        "host", "is_body_begun", "is_http1", "is_proxied", "method", "path", "query_string", "received", "scheme",
-        "sent", "status",
+        "host", "is_body_begun", "is_http1", "is_proxied", "method", "path", "query_string", "received", "route",
+        "scheme", "sent", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +51,8 @@ class Exchange:
         self.status = 0
         self.sent = 0
         self.digest = ""
+        self.route = ""
+        """The address in the table of routes that the path was found to be; empty where it is none."""
         self._send = send
         self._query: dict[str, str] | None = None
         self._gone: asyncio.Future[None] | None = None

@@ -4,19 +4,32 @@ from filestored.access import Permission, Principal
 from filestored.api.arrivals import Arrivals
 from filestored.api.downloads import Downloads
 from filestored.api.exchange import Exchange
+from filestored.api.models import FileObject
 from filestored.api.representations import NO_STORE, PLAIN, answer_with_hashes
-from filestored.api.root import CONTENT, DELETED, DOWNLOAD, NOT_MODIFIED, PART, UPLOAD_PARAMETERS
+from filestored.api.root import (
+    CONTENT,
+    CONTENT_HEADERS,
+    DELETE_ERRORS,
+    DELETED,
+    DOWNLOAD,
+    NOT_MODIFIED,
+    PART,
+    PUT_PARAMETERS,
+    READ_ERRORS,
+    UPLOAD_ERRORS,
+)
 from filestored.api.routes import BYTES, TEXT, Answer, Parameter, Route, Target
 from filestored.digest import Digest
-from filestored.errors import BadRequest
+from filestored.errors import BadRequest, NotFound, PreconditionFailed
 from filestored.filestore import Filestore, not_found
 
-_LINK = (
-    Parameter("expires", "with signature: when a signed link ends, Unix seconds", {"type": "string"}),
-    Parameter("signature", "the signature of a signed link, instead of a token", {"type": "string"}),
-)
+_EXPIRES = Parameter("expires", "with signature: when a signed link ends, in Unix seconds", {"type": "string"})
 _READS = {200: CONTENT, 206: PART, 304: NOT_MODIFIED}
-_PUTS = {201: Answer("Stored.", TEXT), 200: Answer("It was the caller's already.", TEXT)}
+_HEADS = {200: Answer("The headers of the file.", None, CONTENT_HEADERS), 304: NOT_MODIFIED}
+_PUTS = {
+    201: Answer("Stored; the answer is its hash.", TEXT, ("Location",), FileObject),
+    200: Answer("It was the caller's already.", TEXT, ("Location",), FileObject),
+}
 
 
 class FileRoutes:
@@ -31,23 +44,28 @@ class FileRoutes:
         """Return the lines for the table of routes."""
         reading = [
             Route(
-                method, path, Permission.READ, self._read, summary,
-                _READS if method == "GET" else {200: Answer("The headers of the file."), 304: NOT_MODIFIED},
-                (DOWNLOAD, *_LINK), takes_link=True,
+                method, path, Permission.READ, self._read, summary, answers,
+                (DOWNLOAD, _EXPIRES), takes_link=True, errors=errors,
             )
             for path, summary in (
                 ("/{hash}", "Download a file"),
                 ("/{hash}/{name}", "Download a file under a name of one's choice"),
             )
-            for method in ("GET", "HEAD")
+            for method, answers, errors in (
+                ("GET", _READS, READ_ERRORS),
+                ("HEAD", _HEADS, (BadRequest, NotFound, PreconditionFailed)),
+            )
         ]  # fmt: skip
         return [
             *reading,
             Route(
                 "PUT", "/{hash}", Permission.WRITE, self._put, "Upload a file whose hash is known",
-                _PUTS, UPLOAD_PARAMETERS, BYTES,
+                _PUTS, PUT_PARAMETERS, BYTES, errors=(*UPLOAD_ERRORS, NotFound, PreconditionFailed),
             ),
-            Route("DELETE", "/{hash}", Permission.DELETE, self._delete, "Delete a file", {200: DELETED}),
+            Route(
+                "DELETE", "/{hash}", Permission.DELETE, self._delete, "Delete a file",
+                {200: DELETED}, errors=DELETE_ERRORS,
+            ),
         ]  # fmt: skip
 
     async def _read(self, exchange: Exchange, principal: Principal, target: Target) -> None:

@@ -26,6 +26,8 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _FRESH_SECONDS = 0.8
 _LOOKED_AGAIN_AFTER_SECONDS = 0.1
 _REFUSED = ""
+# one reading that was under way when the request came, one for it, one more where a token ends this moment
+_TRIES = 3
 
 
 class TokenWatch:
@@ -33,21 +35,29 @@ class TokenWatch:
 
     def __init__(self, access: Access, filestore: Filestore, changed: Callable[[], None]) -> None:
         """``changed`` is called whenever the tokens have been read."""
-        self.fresh_until = 0.0
-        """Until when (monotonic seconds) Access may decide about tokens."""
+        self._fresh_until = 0.0
+        self._seen = -1
+        self._number = filestore.shared.tokens
         self._access = access
         self._filestore = filestore
         self._changed = changed
         self._read_at = 0.0
         self._reading: asyncio.Task[None] | None = None
 
+    def is_fresh(self, now: float) -> bool:
+        """Tell whether Access may decide about tokens at ``now`` (monotonic seconds)."""
+        return now < self._fresh_until and self._number[0] == self._seen
+
     async def freshen(self, token: str | None) -> None:
         """See to it that Access can decide about a token; one that is not known may have been made just now."""
-        is_unknown = token is not None and not self._access.knows(token)
-        if is_unknown:
-            # strangers who try tokens must not have the catalogue read for each
-            await asyncio.sleep(max(0.0, self._read_at + _LOOKED_AGAIN_AFTER_SECONDS - time.monotonic()))
-        if is_unknown or time.monotonic() >= self.fresh_until:
+        arrived = time.monotonic()
+        for _ in range(_TRIES):
+            is_known = token is None or self._access.knows(token) or self._read_at >= arrived
+            if is_known and self.is_fresh(time.monotonic()):
+                return
+            if not is_known:
+                # strangers who try tokens must not have the catalogue read for each
+                await asyncio.sleep(max(0.0, self._read_at + _LOOKED_AGAIN_AFTER_SECONDS - time.monotonic()))
             if self._reading is None:
                 self._reading = asyncio.ensure_future(self._read())
                 self._reading.add_done_callback(self._end)
@@ -60,13 +70,13 @@ class TokenWatch:
             reading.exception()
 
     async def _read(self) -> None:
-        began, now = time.monotonic(), now_milliseconds()
+        began, now, seen = time.monotonic(), now_milliseconds(), self._number[0]
         tokens = await self._filestore.in_thread(self._filestore.tokens)
         self._access.update(tokens)
         self._changed()
         end = self._access.next_end(now)
         left = _FRESH_SECONDS if end is None else min(_FRESH_SECONDS, (end - now) / 1000)
-        self._read_at, self.fresh_until = began, began + left
+        self._read_at, self._fresh_until, self._seen = began, began + left, seen
 
 
 class Gate:
@@ -127,11 +137,11 @@ class Gate:
         """
         key: tuple[str, bytes] | bytes
         if authorization is None:
-            if self._access.anonymous_depends_on_tokens and now >= self._tokens.fresh_until:
+            if self._access.anonymous_depends_on_tokens and not self._tokens.is_fresh(now):
                 return None
             key = (client, host)
         else:
-            if now >= self._tokens.fresh_until:
+            if not self._tokens.is_fresh(now):
                 return None
             # looked up by its hash: how long that takes tells nothing of how much of a guess is right
             key = sha256(authorization).digest()

@@ -15,12 +15,18 @@ class Intake:
     def __init__(
         self, exchange: Exchange, guard: Guard, most: int | None, require_room: Callable[[int], None] = lambda _: None
     ) -> None:
-        """``require_room`` is asked now and then whether there is room for as many more bytes as it is given."""
+        """``require_room`` is asked now and then whether there is room for as many more bytes as it is given.
+
+        Raises TooLarge where the announced length says so already.
+        """
+        announced = exchange.content_length
+        if most is not None and announced is not None and announced > most:
+            raise too_large(most)
         self._exchange = exchange
         self._guard = guard
         self._most = most
         self._require_room = require_room
-        self._announced = exchange.content_length
+        self._announced = announced
         self._received = 0
         self._room_checked_at = _ROOM_CHECKED_EVERY
         self._has_more = True
@@ -58,4 +64,4 @@ class Intake:
 
 def too_large(most: int) -> TooLarge:
     """Return the error for a body of more than ``most`` bytes."""
-    return TooLarge(f"An upload may have at most {most} bytes.")
+    return TooLarge(f"At most {most} bytes are taken at once here.")

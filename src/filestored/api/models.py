@@ -1,12 +1,57 @@
 """The JSON that goes in and out, as models: they judge what comes in, and describe both in the OpenAPI document."""
 
+import re
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    StrictFloat,
+    StrictStr,
+)
+
+from filestored.quantities import MAX_DURATION
 
 MAX_HASHES = 10_000
 """How many hashes one request may ask about."""
+
+# patterns for the document, in what ECMA-262 and Python have in common; others judge what comes in
+
+HASH_PATTERN = f"^({'|'.join(f'[0-9A-Fa-f]{{{length}}}' for length in (32, 40, 64, 128))})$"
+"""Hex of the length of any algorithm."""
+
+_NUMBERS = [
+    rf"([1-9][0-9]{{0,{digits - 1}}}(\.[0-9]{{1,9}})?|0\.[0-9]{{0,8}}[1-9]){unit}"
+    for digits, unit in ((9, "s?"), (7, "m"), (5, "h"), (4, "d"), (3, "w"))
+]
+DURATION_PATTERN = f"^({'|'.join(_NUMBERS)})$"
+"""Durations that are taken whatever their digits are; others, up to a hundred years, are too."""
+
+_WORD = "[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_QUOTED = '"([ !#-\\[\\]-~]|\\\\[ -~])*"'
+MEDIA_TYPE_PATTERN = f"^{_WORD}/{_WORD}([ \\t]*;[ \\t]*({_WORD}=({_WORD}|{_QUOTED}))?)*[ \\t]*$"
+"""RFC 9110, 8.3.1."""
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{8,}([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII)
+
+
+def _require_rfc3339(value: object) -> object:
+    """Keep out the other ways to write a time that the library would take, numbers above all."""
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        return value
+    raise ValueError("a time is written as 2030-12-31T23:59:59Z (RFC 3339, with a time zone)")
+
+
+_Time = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
+_Hash = Annotated[StrictStr, Field(json_schema_extra={"pattern": HASH_PATTERN})]
+_Duration = Annotated[StrictStr, Field(json_schema_extra={"pattern": DURATION_PATTERN})]
+_Seconds = Annotated[StrictFloat, Field(ge=1, le=MAX_DURATION)]
+_MediaType = Annotated[StrictStr, Field(json_schema_extra={"pattern": MEDIA_TYPE_PATTERN, "maxLength": 255})]
 
 
 class _Said(BaseModel):
@@ -18,21 +63,38 @@ class _Said(BaseModel):
 class FilePatch(_Said):
     """What is to change about a file; what is left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     name: StrictStr | None = Field(None, description="null for none")
-    type: StrictStr | None = Field(None, description="media type; null for the one the name suggests")
-    expires_at: AwareDatetime | None = Field(None, description="RFC 3339, with a time zone; null for never")
+    type: _MediaType | None = Field(None, description="media type; null for the one the name suggests")
+    expires_at: _Time | None = Field(None, description="RFC 3339, with a time zone, in the future; null for never")
 
 
 class Hashes(_Said):
     """Hashes to ask about."""
 
-    hashes: Annotated[list[StrictStr], Field(max_length=MAX_HASHES)]
+    hashes: Annotated[list[_Hash], Field(max_length=MAX_HASHES)]
 
 
 class LinkWish(_Said):
     """How long a link is to work."""
 
-    expires_in: StrictStr | StrictInt | StrictFloat = Field("1h", description="3600, 90m, 12h, 7d")
+    expires_in: _Seconds | _Duration = Field(
+        "1h", description="seconds, or a number with a unit: 3600, 90m, 12h, 7d; at most a hundred years"
+    )
+
+
+class UploadForm(BaseModel):
+    """A form: one or several files, whatever their fields are called.
+
+    The text fields ``name``, ``expires_in`` and ``file_hash`` count like those of the query, and before them; others
+    are passed over.
+    """
+
+    # a name goes into a header of its part
+    model_config = ConfigDict(json_schema_extra={"propertyNames": {"pattern": "^[^\\u0000-\\u001f\\u007f]*$"}})
+
+    file: bytes
 
 
 class FileObject(BaseModel):
@@ -47,6 +109,10 @@ class FileObject(BaseModel):
     created_at: datetime
     expires_at: datetime | None
     url: str
+
+
+class Uploaded(RootModel[FileObject | list[FileObject]]):
+    """The file; of a form with several files a list, in their order."""
 
 
 class FilePage(BaseModel):

@@ -38,7 +38,7 @@ def file_object(file: FileRecord, preferred: Algorithm, exchange: Exchange) -> d
         "size": file.size,
         "name": file.name,
         "type": file.media_type,
-        "owner": file.owner,
+        "owner": file.owner or None,
         "created_at": timestamp(file.created_at),
         "expires_at": None if file.expires_at is None else timestamp(file.expires_at),
         "url": f"{base_url(exchange)}/{file.digest}",

@@ -4,23 +4,52 @@ from filestored.access import Permission, Principal
 from filestored.api.arrivals import Arrivals
 from filestored.api.downloads import Downloads
 from filestored.api.exchange import Exchange
+from filestored.api.models import DURATION_PATTERN, HASH_PATTERN, Uploaded, UploadForm
 from filestored.api.representations import NO_STORE, PLAIN, answer_with_hashes
-from filestored.api.routes import BYTES, TEXT, Answer, Parameter, Route, Target
+from filestored.api.routes import ANY, BYTES, TEXT, Answer, Parameter, Route, Target
 from filestored.digest import Digest, parse_digest
-from filestored.errors import BadRequest
+from filestored.errors import (
+    BadRequest,
+    Busy,
+    DigestMismatch,
+    NotFound,
+    OutOfSpace,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    RequestTimeout,
+    TooLarge,
+)
 from filestored.filestore import Filestore, not_found
 
-UPLOAD_PARAMETERS = (
+PUT_PARAMETERS = (
     Parameter("name", "the file's name", {"type": "string"}),
-    Parameter("expires_in", "how long it is to be kept: 3600, 90m, 12h, 7d", {"type": "string", "example": "7d"}),
-    Parameter("file_hash", "the hash it must have", {"type": "string", "pattern": "^[0-9A-Fa-f]{32,128}$"}),
-)
-"""What every upload may say in its query."""
+    Parameter(
+        "expires_in", "how long it is to be kept, at most a hundred years: 3600, 90m, 12h, 7d",
+        {"type": "string", "pattern": DURATION_PATTERN},
+    ),
+)  # fmt: skip
+"""What an upload may say in its query where its address names the hash."""
 
-CONTENT = Answer("The bytes.", BYTES)
-NOT_MODIFIED = Answer("The file is the one that If-None-Match names, or has not changed since.")
-PART = Answer("The part that Range asks for.", BYTES)
+UPLOAD_PARAMETERS = (
+    *PUT_PARAMETERS,
+    Parameter("file_hash", "the hash it must have", {"type": "string", "pattern": HASH_PATTERN}),
+)
+"""What other uploads may say in their query."""
+
+_CACHED_HEADERS = ("ETag", "Cache-Control", "Last-Modified", "Sunset")
+CONTENT_HEADERS = (*_CACHED_HEADERS, "Content-Disposition", "Accept-Ranges", "Repr-Digest")
+CONTENT = Answer("The bytes.", ANY, CONTENT_HEADERS)
+NOT_MODIFIED = Answer(
+    "The file is the one that If-None-Match names, or has not changed since If-Modified-Since.", None, _CACHED_HEADERS
+)
+PART = Answer(
+    "The part that Range asks for, or several as multipart/byteranges.", ANY, (*CONTENT_HEADERS, "Content-Range")
+)
 DELETED = Answer("The file is gone.", TEXT)
+
+UPLOAD_ERRORS = (BadRequest, RequestTimeout, TooLarge, DigestMismatch, Busy, OutOfSpace)
+READ_ERRORS = (BadRequest, NotFound, PreconditionFailed, RangeNotSatisfiable)
+DELETE_ERRORS = (NotFound, PreconditionFailed, Busy, OutOfSpace)
 
 _NAMED = Parameter("file_hash", "the hash that the upload answered", {"type": "string", "minLength": 1}, True)
 DOWNLOAD = Parameter("download", "have a browser save it, whatever its type", {"type": "string"})
@@ -39,16 +68,20 @@ class RootRoutes:
         return [
             Route(
                 "GET", "/", Permission.READ, self._read, "Download a file by its hash",
-                {200: CONTENT, 206: PART, 304: NOT_MODIFIED}, (_NAMED, DOWNLOAD),
+                {200: CONTENT, 206: PART, 304: NOT_MODIFIED}, (_NAMED, DOWNLOAD), errors=READ_ERRORS,
             ),
             Route(
                 "POST", "/", Permission.WRITE, self._add, "Upload a file, get its hash",
-                {200: Answer("The hash and nothing else; one a line for several files of a form.", TEXT)},
-                UPLOAD_PARAMETERS, BYTES,
+                {
+                    200: Answer(
+                        "The hash and nothing else; one a line for several files of a form.", TEXT, (), Uploaded
+                    )
+                },
+                UPLOAD_PARAMETERS, BYTES, form=UploadForm, errors=UPLOAD_ERRORS,
             ),
             Route(
                 "DELETE", "/", Permission.DELETE, self._delete, "Delete a file by its hash",
-                {200: DELETED}, (_NAMED,),
+                {200: DELETED}, (_NAMED,), errors=(BadRequest, *DELETE_ERRORS),
             ),
         ]  # fmt: skip
 

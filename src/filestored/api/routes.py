@@ -13,12 +13,16 @@ from pydantic import BaseModel
 
 from filestored.access import Permission, Principal
 from filestored.api.exchange import Exchange
+from filestored.api.models import HASH_PATTERN
 from filestored.digest import Digest, parse_digest
+from filestored.errors import RequestError
 
 OPEN = Permission(0)
 """Needed by what is open to everybody: neither a token nor any other grant is asked for."""
 
+ANY = "*/*"
 BYTES = "application/octet-stream"
+HTML = "text/html"
 TEXT = "text/plain"
 
 _HASH = "[0-9A-Fa-f]{32,128}"
@@ -27,11 +31,12 @@ _PATTERNS = {
     "/{hash}/{name}": re.compile(rf"/(?P<hash>{_HASH})/(?P<name>[^/]*)"),
     "/v1/files/{hash}": re.compile(r"/v1/files/(?P<hash>[^/]+)"),
     "/v1/files/{hash}/link": re.compile(r"/v1/files/(?P<hash>[^/]+)/link"),
+    "/docs/{asset}": re.compile(r"/docs/(?P<asset>[^/]+)"),
 }
 
 
 class Target(NamedTuple):
-    """What an address names: a digest, None where its text cannot be one; that text; and a file name."""
+    """What an address names: a digest, None where its text cannot be one; that text, or what it names else; a name."""
 
     digest: Digest | None = None
     text: str = ""
@@ -51,12 +56,28 @@ class Parameter:
     is_required: bool = False
 
 
+PAGE_ASSETS = ("favicon-32x32.png", "start.js", "swagger-ui-bundle.js", "swagger-ui.css")
+"""What the page ``/docs`` consists of."""
+
+PATH_PARAMETERS = {
+    "hash": Parameter("hash", "a file's hash, in either case", {"type": "string", "pattern": HASH_PATTERN}, True),
+    "name": Parameter("name", "the file name to be saved under", {"type": "string"}, True),
+    "asset": Parameter("asset", "a file of the page /docs", {"type": "string", "enum": list(PAGE_ASSETS)}, True),
+}
+"""What stands in braces in the paths."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What comes with a status: a sentence, and the body as a model, a media type, or None for none."""
+    """What comes with a status: a sentence, the body as a model, a media type, or None for none, and headers.
+
+    ``as_json`` is the body that ``Accept: application/json`` asks for instead.
+    """
 
     meaning: str
     body: type[BaseModel] | str | None = None
+    headers: tuple[str, ...] = ()
+    as_json: type[BaseModel] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,9 @@ class Route:
     """One method of one address.
 
     ``needs`` is the permission that the caller must have; ``alternative`` one that does as well. ``takes_link`` says
-    that a signed link to the file lets in too. ``body`` is a model for JSON, or a media type.
+    that a signed link to the file lets in too. ``body`` is a model for JSON, or a media type; ``form`` is taken
+    instead, as ``multipart/form-data``. ``errors`` are those of its own: what comes of access, of headers and of
+    faults of the server can come everywhere.
     """
 
     method: str
@@ -78,6 +101,8 @@ class Route:
     is_body_required: bool = True
     alternative: Permission = OPEN
     takes_link: bool = False
+    form: type[BaseModel] | None = None
+    errors: tuple[type[RequestError], ...] = ()
 
     def require(self, principal: Principal) -> None:
         """Raise Forbidden or Unauthorized unless the caller may use this route."""
@@ -113,9 +138,9 @@ class Router:
         for pattern, resource in self._patterns:
             match = pattern.fullmatch(path)
             if match is not None:
-                text = match["hash"]
+                text = match[1]
                 digest = parse_digest(text)
-                if digest is None and not path.startswith("/v1/"):
+                if digest is None and resource.path.startswith("/{hash}"):
                     continue
                 return resource, Target(digest, text, match.groupdict().get("name") or None)
         return None

@@ -24,15 +24,17 @@ from filestored.api.models import (
     LinkWish,
     Missing,
     Stats,
+    Uploaded,
+    UploadForm,
 )
 from filestored.api.representations import JSON, NO_STORE, PLAIN, base_url, file_object, timestamp
-from filestored.api.root import DELETED, UPLOAD_PARAMETERS
+from filestored.api.root import DELETE_ERRORS, DELETED, UPLOAD_ERRORS, UPLOAD_PARAMETERS
 from filestored.api.routes import BYTES, Answer, Parameter, Route, Target
 from filestored.api.stalls import Stalls
-from filestored.catalogue.listing import Pattern, Place, Query, Sort
+from filestored.catalogue.listing import Page, Pattern, Place, Query, Sort
 from filestored.catalogue.records import KEPT, UNKNOWN_TYPE, FileChange, now_milliseconds
 from filestored.digest import Digest, parse_digest
-from filestored.errors import BadRequest
+from filestored.errors import BadRequest, Busy, NotFound, OutOfSpace, PreconditionFailed, RequestTimeout, TooLarge
 from filestored.filestore import Filestore
 from filestored.signing import Signer
 
@@ -44,18 +46,16 @@ MAX_JSON_BYTES = 2 << 20
 _MAX_PATTERN = 1024
 _MAX_END = 253402300799999  # of the year 9999, in milliseconds: times are written with four digits of it
 
+_JSON_ERRORS = (BadRequest, RequestTimeout, TooLarge)
+
 M = TypeVar("M", bound=BaseModel)
 
 _PATTERN_SCHEMA = {"type": "string", "maxLength": _MAX_PATTERN}
 _LISTING = (
     Parameter("limit", "files a page", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE}),
     Parameter("cursor", "next_cursor of the page before", {"type": "string", "minLength": 1}),
-    Parameter(
-        "name", "what the name begins with; * stands for anything", {"type": "string", "maxLength": _MAX_PATTERN}
-    ),
-    Parameter(
-        "type", "what the type begins with; * stands for anything", {"type": "string", "maxLength": _MAX_PATTERN}
-    ),
+    Parameter("name", "what the name begins with; * stands for anything", _PATTERN_SCHEMA),
+    Parameter("type", "what the type begins with; * stands for anything", _PATTERN_SCHEMA),
     Parameter("sort", "the order", {"type": "string", "enum": [sort.value for sort in Sort], "default": "-created_at"}),
 )
 
@@ -78,28 +78,40 @@ class V1Routes:
         """Return the lines for the table of routes."""
         read, write, delete = Permission.READ, Permission.WRITE, Permission.DELETE
         return [
-            Route("GET", "/v1/files", read, self._list, "List files", {200: Answer("A page.", FilePage)}, _LISTING),
+            Route(
+                "GET", "/v1/files", read, self._list, "List files", {200: Answer("A page.", FilePage)}, _LISTING,
+                errors=(BadRequest,),
+            ),
             Route(
                 "POST", "/v1/files", write, self._add, "Upload a file, get its description",
-                {201: Answer("New for this owner.", FileObject), 200: Answer("The owner had it already.", FileObject)},
-                UPLOAD_PARAMETERS, BYTES,
+                {
+                    201: Answer("New for this owner.", Uploaded, ("Location",)),
+                    200: Answer("The owner had it already.", Uploaded, ("Location",)),
+                },
+                UPLOAD_PARAMETERS, BYTES, form=UploadForm, errors=UPLOAD_ERRORS,
             ),
             Route(
                 "POST", "/v1/files/missing", read, self._find_missing, "Ask which of some hashes have to be uploaded",
                 {200: Answer("Those that are not there.", Missing)}, (), Hashes, alternative=write,
+                errors=_JSON_ERRORS,
             ),
             Route(
                 "GET", "/v1/files/{hash}", read, self._show, "Describe a file",
-                {200: Answer("Its description.", FileObject)},
+                {200: Answer("Its description.", FileObject)}, errors=(NotFound,),
             ),
             Route(
                 "PATCH", "/v1/files/{hash}", write, self._change, "Change a file's name, type or life",
                 {200: Answer("Its description afterwards.", FileObject)}, (), FilePatch,
+                errors=(*_JSON_ERRORS, NotFound, PreconditionFailed, Busy, OutOfSpace),
             ),
-            Route("DELETE", "/v1/files/{hash}", delete, self._delete, "Delete a file", {200: DELETED}),
+            Route(
+                "DELETE", "/v1/files/{hash}", delete, self._delete, "Delete a file",
+                {200: DELETED}, errors=DELETE_ERRORS,
+            ),
             Route(
                 "POST", "/v1/files/{hash}/link", read, self._link, "Make an address that works without a token",
                 {200: Answer("The address.", Link)}, (), LinkWish, is_body_required=False,
+                errors=(*_JSON_ERRORS, NotFound),
             ),
             Route("GET", "/v1/stats", read, self._measure, "Tell how much is kept", {200: Answer("Sums.", Stats)}),
         ]  # fmt: skip
@@ -107,10 +119,14 @@ class V1Routes:
     async def _list(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         query = self._read_query(exchange.query)
         page = await self._filestore.list_files(principal, query)
-        cursor = None if page.end is None else self._signer.sign_cursor([query.sort.value, *page.end])
-        preferred = self._filestore.algorithm
-        files = [file_object(file, preferred, exchange) for file in page.files]
-        await _answer(exchange, 200, {"files": files, "next_cursor": cursor})
+        # a thousand files are more than the event loop should be kept from others for
+        body = await self._filestore.in_thread(self._render_page, page, query.sort, exchange)
+        await exchange.answer(200, [JSON, NO_STORE], body)
+
+    def _render_page(self, page: Page, sort: Sort, exchange: Exchange) -> bytes:
+        cursor = None if page.end is None else self._signer.sign_cursor([sort.value, *page.end])
+        files = [file_object(file, self._filestore.algorithm, exchange) for file in page.files]
+        return _encoded({"files": files, "next_cursor": cursor})
 
     def _read_query(self, query: dict[str, str]) -> Query:
         known = [parameter.name for parameter in _LISTING]
@@ -147,10 +163,10 @@ class V1Routes:
         )
 
     async def _find_missing(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        asked = await self._read_json(exchange, Hashes)
-        digests = [_hash(text) for text in dict.fromkeys(asked.hashes)]
-        missing = await self._filestore.find_missing(principal, list(dict.fromkeys(digests)))
-        await _answer(exchange, 200, {"missing": missing})
+        digests = await self._filestore.in_thread(_digests_in, await self._read_body(exchange))
+        missing = await self._filestore.find_missing(principal, digests)
+        body = await self._filestore.in_thread(_encoded, {"missing": missing})
+        await exchange.answer(200, [JSON, NO_STORE], body)
 
     async def _show(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         file = await self._filestore.find_file(principal, digest_of(target))
@@ -172,7 +188,7 @@ class V1Routes:
 
     async def _link(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         wish = await self._read_json(exchange, LinkWish, default=LinkWish.model_validate({}))
-        expires = end_of(str(wish.expires_in)) // 1000
+        expires = _end_of_link(wish) // 1000
         digest = digest_of(target)
         name = await self._filestore.find_name(principal, digest)
         address = self._signer.link_path(digest, name, expires)
@@ -191,16 +207,32 @@ class V1Routes:
 
     async def _read_json(self, exchange: Exchange, model: type[M], default: M | None = None) -> M:
         """Read the body as JSON of a model; ``default`` serves where there is none. Raises BadRequest, TooLarge."""
+        body = await self._read_body(exchange)
+        return default if default is not None and not body else _parsed(body, model)
+
+    async def _read_body(self, exchange: Exchange) -> bytes:
         intake = Intake(exchange, self._stalls.guard(self._body_timeout), MAX_JSON_BYTES)
-        body = b""
+        pieces = []
         while piece := await intake.read():
-            body += piece
-        if not body and default is not None:
-            return default
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as error:
-            raise BadRequest(_explained(error)) from None
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def _parsed(body: bytes, model: type[M]) -> M:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise BadRequest(_explained(error)) from None
+
+
+def _digests_in(body: bytes) -> list[Digest]:
+    """Return the digests that a request asks about, each once. Raises BadRequest."""
+    return list(dict.fromkeys(map(_hash, _parsed(body, Hashes).hashes)))
+
+
+def _end_of_link(wish: LinkWish) -> int:
+    life = wish.expires_in
+    return end_of(life if isinstance(life, str) else f"{life:.3f}")
 
 
 def _limit(text: str) -> int:
@@ -259,7 +291,8 @@ def _end_in(patch: FilePatch) -> int | None:
 def _explained(error: ValidationError) -> str:
     """Say in a sentence what is wrong with JSON that does not fit its model."""
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in fault["loc"])[:100]
+    # of what comes after the field only a number in a list says anything to a client
+    place = ".".join(str(part) for at, part in enumerate(fault["loc"]) if at == 0 or isinstance(part, int))[:100]
     if fault["type"] == "json_invalid":
         return f"The body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}."
     if fault["type"] == "extra_forbidden":
@@ -270,5 +303,8 @@ def _explained(error: ValidationError) -> str:
 
 
 async def _answer(exchange: Exchange, status: int, body: object, headers: Headers | None = None) -> None:
-    encoded = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-    await exchange.answer(status, [JSON, NO_STORE, *(headers or [])], encoded)
+    await exchange.answer(status, [JSON, NO_STORE, *(headers or [])], _encoded(body))
+
+
+def _encoded(body: object) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")

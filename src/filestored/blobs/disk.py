@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from filestored.blobs.flushing import flush_filesystem
@@ -37,6 +39,7 @@ class DiskBlobStore:
     def __init__(self, folder: StoreFolder) -> None:
         self._root = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.staging = os.open(folder.private / "tmp", _DIRECTORY)
+        self._quarantine = folder.quarantine
         self._shards: dict[str, int] = {}
         self._replaced: list[int] = []
         self._trusted_until: dict[str, float] = {}
@@ -64,7 +67,7 @@ class DiskBlobStore:
     def identity(self, digest: Digest) -> tuple[int, int, int] | None:
         """Return what tells one blob file from another under the same name: inode, time and size."""
         status = self._status(digest)
-        return None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
+        return None if status is None else _identity(status)
 
     def stat(self, digest: Digest) -> BlobStat | None:
         """See BlobStore."""
@@ -106,6 +109,23 @@ class DiskBlobStore:
     def remove(self, digest: Digest) -> bool:
         """See BlobStore."""
         return self._at(digest, _unlink) is not None
+
+    def quarantine(self, digest: Digest, identity: tuple[int, int, int]) -> Path | None:
+        """Take a damaged blob away from its name, durably; return where it lies now, beside earlier ones of that name.
+
+        ``identity`` is that of the file that was found damaged: None, and nothing done, where the name belongs to
+        another by now, or to none. Call it inside a write transaction, which keeps others from publishing and removing.
+        """
+        room = os.open(self._quarantine, _DIRECTORY)
+        try:
+            free = _free_name(digest, room)
+            moved = self._at(digest, partial(_move, identity=identity, room=room, new_name=free))
+            if moved:
+                os.fsync(room)
+                self.flush([digest])
+        finally:
+            os.close(room)
+        return self._quarantine / free if moved else None
 
     def free_bytes(self) -> int:
         """See BlobStore."""
@@ -192,4 +212,24 @@ def _look(name: str, shard: int) -> os.stat_result:
 
 def _unlink(name: str, shard: int) -> bool:
     os.unlink(name, dir_fd=shard)
+    return True
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _free_name(digest: Digest, room: int) -> str:
+    """Return a name that nothing in a folder has: the digest, or with a number after it."""
+    name, number = str(digest), 0
+    while os.access(name, os.F_OK, dir_fd=room, follow_symlinks=False):
+        number += 1
+        name = f"{digest}.{number}"
+    return name
+
+
+def _move(name: str, shard: int, *, identity: tuple[int, int, int], room: int, new_name: str) -> bool:
+    if _identity(_look(name, shard)) != identity:
+        return False
+    os.rename(name, new_name, src_dir_fd=shard, dst_dir_fd=room)
     return True

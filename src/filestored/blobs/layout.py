@@ -72,6 +72,15 @@ class StoreFolder:
         """The catalogue, unless the settings name another."""
         return self.private / "catalogue.sqlite3"
 
+    @property
+    def quarantine(self) -> Path:
+        """Where blobs lie whose bytes are not their digest."""
+        return self.private / "quarantine"
+
+    def algorithms(self) -> list[Algorithm]:
+        """Return the algorithms that the store's mark says its blobs are named by. Raises StartError, OSError."""
+        return [Algorithm(name) for name in _read_mark(self.path) or [] if name in list(Algorithm)]
+
     @classmethod
     def adopt(cls, path: Path, algorithm: Algorithm) -> "StoreFolder":
         """Open the store at ``path``, making or marking it where needed; ``algorithm`` names new blobs.

@@ -71,6 +71,10 @@ class Transaction:
         """Decide that a blob is to go. Whoever carries it out looks again whether it is kept by then."""
         statements.ADD_REMOVAL.run(self._cursor, digest=digest)
 
+    def is_going(self, digest: Digest) -> bool:
+        """Tell whether it is decided that a blob is to go."""
+        return statements.IS_GOING.run(self._cursor, digest=digest).fetchone() is not None
+
     def take_removals(self) -> list[Digest]:
         """Return the blobs whose removal is decided; with this transaction they are no longer noted as such."""
         return [row[0] for row in statements.TAKE_REMOVALS.run(self._cursor).fetchall()]
@@ -173,6 +177,20 @@ class Catalogue:
             return Usage(count, count, size)
         blobs, size = statements.TOTALS.run(reader).fetchone()
         return Usage(statements.ALL_FILES.run(reader).fetchone()[0], blobs, size)
+
+    def counts_agree(self) -> bool:
+        """Tell whether what is kept is counted as the files themselves say. Reads all of them; holds nobody up."""
+        reader = self._reader()
+        reader.execute("BEGIN")
+        try:
+            known, counted = (
+                set(statement.run(reader).fetchall())
+                for statement in (statements.KNOWN_USAGE, statements.COUNTED_USAGE)
+            )
+            totals = [statement.run(reader).fetchone() for statement in (statements.TOTALS, statements.COUNTED_TOTALS)]
+        finally:
+            reader.execute("COMMIT")
+        return known == counted and totals[0] == totals[1]
 
     def live_digests(self, start: str, stop: str, now: int) -> dict[Digest, int]:
         """Return the digests from ``start`` up to ``stop`` that files name, and the size of each in bytes."""

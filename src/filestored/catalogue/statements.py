@@ -71,6 +71,7 @@ DIGESTS = Prepared(
 )
 
 ADD_REMOVAL = Prepared(sqlite.insert(removals).values(digest=_digest).on_conflict_do_nothing())
+IS_GOING = Prepared(sa.select(removals.c.digest).where(removals.c.digest == _digest))
 TAKE_REMOVALS = Prepared(sa.delete(removals).returning(removals.c.digest))
 
 _added = sqlite.insert(usage).values(_parameters(usage))
@@ -91,6 +92,8 @@ ADD_TOTALS = Prepared(
 )
 TOTALS = Prepared(sa.select(totals.c.blobs, totals.c.bytes))
 
+KNOWN_USAGE = Prepared(sa.select(usage.c.owner, usage.c.files, usage.c.bytes).where(usage.c.files != 0))
+COUNTED_USAGE = Prepared(sa.select(files.c.owner, sa.func.count(), sa.func.sum(files.c.size)).group_by(files.c.owner))
 FORGET_USAGE = Prepared(sa.delete(usage))
 COUNT_USAGE = Prepared(
     sa.insert(usage).from_select(
@@ -99,6 +102,9 @@ COUNT_USAGE = Prepared(
     )
 )
 _blobs = sa.select(sa.func.max(files.c.size).label("size")).group_by(files.c.digest).subquery()
+COUNTED_TOTALS = Prepared(
+    sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_blobs.c.size), 0)).select_from(_blobs)
+)
 COUNT_TOTALS = Prepared(
     sa.update(totals).values(
         blobs=sa.select(sa.func.count()).select_from(_blobs).scalar_subquery(),

@@ -17,6 +17,7 @@ from filestored.digest import Digest, parse_digest
 from filestored.errors import SettingsError, StartError
 from filestored.quantities import format_size, parse_duration, parse_size
 from filestored.settings import load_only
+from filestored.shared import renew_tokens
 from filestored.signing import KEY_NOTE, Signer, new_key
 
 _ANYWHERE = {"0.0.0.0": "localhost", "[::]": "localhost"}  # noqa: S104
@@ -44,6 +45,7 @@ def create(name: str, permissions: str, expires_in: str | None, quota: str | Non
     with open_catalogue(flags, folder) as catalogue, catalogue.transaction() as transaction:
         if not transaction.add_token(record):
             raise StartError(f"there is a token {name} already; revoke it first, or choose another name")
+    renew_tokens(folder.shared_file)
     click.echo(text)
     return 0
 
@@ -122,11 +124,13 @@ def _time(milliseconds: int) -> str:
 @store_options
 def revoke(name: str, **flags: str | None) -> int:
     """Make a token worthless, within a second and for ever. The files of its owner stay."""
-    with open_catalogue(flags, find_store_folder(flags)) as catalogue:
+    folder = find_store_folder(flags)
+    with open_catalogue(flags, folder) as catalogue:
         with catalogue.transaction() as transaction:
             if not transaction.remove_token(name):
                 raise StartError(f"there is no token {name}; see `filestored token list`")
         is_last = not catalogue.tokens()
+    renew_tokens(folder.shared_file)
     click.echo(f"revoked: {name}")
     if is_last:
         click.echo(

@@ -25,6 +25,9 @@ _COMMANDS = {
     "get_pid": ("filestored.cli.daemon", "Print the daemon's process id and nothing else."),
     "token": ("filestored.cli.access", "Make, list and revoke tokens: who may do what."),
     "link": ("filestored.cli.access", "Print an address of a file that works without a token for a while."),
+    "scrub": ("filestored.cli.care", "Re-read stored blobs and compare each with its name; beside a daemon, too."),
+    "reindex": ("filestored.cli.care", "Give every blob that the catalogue does not know a file without owner."),
+    "gc": ("filestored.cli.care", "Remove what has expired, and temporary files that belong to no upload."),
     "config": ("filestored.cli.config", "Show the settings in force and where each comes from."),
 }
 

@@ -1,0 +1,75 @@
+"""Giving every blob that no file names a file without owner: what a lost catalogue, or an earlier program, leaves."""
+
+from collections.abc import Callable
+
+from filestored.blobs.disk import DiskBlobStore
+from filestored.blobs.layout import StoreFolder
+from filestored.blobs.walking import Walk
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import NOBODY, UNKNOWN_TYPE, FileRecord
+from filestored.digest import Digest
+from filestored.upkeep import have_forgotten
+
+BATCH = 256
+"""How many files are added in one transaction: the lock is held for a few milliseconds."""
+
+
+class Reindex:
+    """One look at all blobs, beside a daemon or without one. Bytes are not read: that is for the scrub."""
+
+    def __init__(self, folder: StoreFolder, catalogue: Catalogue, *, failed: Callable[[str, OSError], None]) -> None:
+        """``failed`` is called for each folder of blobs that the system cannot list, and is left out."""
+        self.blobs = 0
+        """How many blobs were looked at."""
+        self.added = 0
+        """How many of them no file named; they have one now."""
+        self.added_bytes = 0
+        """Bytes of these."""
+        self._folder = folder
+        self._catalogue = catalogue
+        self._failed = failed
+
+    def run(self) -> None:
+        """Look at all blobs. Durable when it returns. Raises OSError, sqlite3.Error."""
+        blobs = DiskBlobStore(self._folder)
+        try:
+            self._walk(blobs)
+        finally:
+            blobs.close()
+        if not self._catalogue.counts_agree():
+            with self._catalogue.transaction() as transaction:
+                transaction.count_anew()
+
+    def _walk(self, blobs: DiskBlobStore) -> None:
+        unnamed: list[Digest] = []
+        for digest in Walk(self._folder, failed=self._failed):
+            self.blobs += 1
+            if not self._catalogue.find(digest):
+                unnamed.append(digest)
+            if len(unnamed) == BATCH:
+                self._add(unnamed, blobs)
+                unnamed = []
+        self._add(unnamed, blobs)
+
+    def _add(self, digests: list[Digest], blobs: DiskBlobStore) -> None:
+        """Add files for those that still are there and named by none, while nobody publishes or removes."""
+        with self._catalogue.transaction() as transaction:
+            # a file would keep what somebody has deleted
+            unnamed = [each for each in digests if not transaction.is_named(each) and not transaction.is_going(each)]
+            files = [file for digest in unnamed if (file := _unclaimed(digest, blobs))]
+            for file in files:
+                transaction.insert(file, is_first=True)
+        self._catalogue.limit_wal()
+        self.added += len(files)
+        self.added_bytes += sum(file.size for file in files)
+        if files:
+            have_forgotten(self._folder, [file.digest for file in files])
+
+
+def _unclaimed(digest: Digest, blobs: DiskBlobStore) -> FileRecord | None:
+    """Return a file without owner for a blob; None where it is gone."""
+    identity = blobs.identity(digest)
+    if identity is None:
+        return None
+    _, modified, size = identity
+    return FileRecord(digest, NOBODY, None, UNKNOWN_TYPE, size, modified // 1_000_000, None)

@@ -1,0 +1,177 @@
+"""Listings against a model: whatever is stored and asked, all pages together are what sorting and filtering gives."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from filestored.catalogue import listing
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.listing import Pattern, Place, Query, Sort
+from filestored.catalogue.records import FileRecord, folded
+from filestored.digest import Digest
+
+OWNERS = ("anna", "boris", "")
+NOW = 1000
+
+names = st.none() | st.text(st.sampled_from("aAbБбß*é\u0301Σς"), max_size=4)
+records = st.lists(
+    st.builds(
+        FileRecord,
+        st.integers(0, 40).map(lambda number: Digest(f"{number:064x}")),
+        st.sampled_from(OWNERS),
+        names,
+        st.sampled_from(["text/plain", "image/png", "Image/PNG; q=1"]),
+        st.integers(0, 5),
+        st.integers(0, 5),
+        st.sampled_from([None, 999, 1000, 1001]),
+    ),
+    max_size=30,
+    unique_by=lambda file: (file.digest, file.owner),
+)
+patterns = st.none() | st.text(st.sampled_from("aAbБß*"), max_size=4)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
+    Catalogue.prepare(tmp_path / "c.sqlite3")
+    opened = Catalogue(tmp_path / "c.sqlite3", durable=False)
+    yield opened
+    opened.close()
+
+
+def fill(catalogue: Catalogue, files: list[FileRecord]) -> None:
+    with catalogue.transaction() as transaction:
+        for old in {file.digest for owner in OWNERS for file in _all(catalogue, owner)}:
+            transaction.delete(transaction.find(old), are_last=True)
+        for file in files:
+            transaction.insert(file, is_first=not transaction.is_named(file.digest))
+
+
+def _all(catalogue: Catalogue, owner: str) -> list[FileRecord]:
+    return catalogue.read_page(Query(1000, Sort.NAME), owner, -1).files
+
+
+def walk(catalogue: Catalogue, query: Query, owner: str | None) -> list[FileRecord]:
+    found: list[FileRecord] = []
+    after: Place | None = None
+    for _ in range(200):
+        page = catalogue.read_page(Query(query.limit, query.sort, after, query.name, query.media_type), owner, NOW)
+        assert len(page.files) <= query.limit
+        found += page.files
+        after = page.end
+        if after is None:
+            return found
+    raise AssertionError("the pages do not end")
+
+
+def key_of(file: FileRecord, sort: Sort) -> str | int:
+    by: dict[str, str | int] = {"name": folded(file.name), "size": file.size, "created_at": file.created_at}
+    return by[sort.value.lstrip("-")]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    files=records, owner=st.sampled_from([*OWNERS, None]), sort=st.sampled_from(Sort), limit=st.integers(1, 4),
+    name=patterns, media_type=st.sampled_from([None, "image", "*png", "text/plain"]), scanned=st.integers(1, 5),
+)  # fmt: skip
+def test_all_pages_together_are_the_sorted_and_filtered_files(
+    catalogue: Catalogue, files: list[FileRecord], owner: str | None, sort: Sort, limit: int, name: str | None,
+    media_type: str | None, scanned: int,
+) -> None:  # fmt: skip
+    fill(catalogue, files)
+    by_name = Pattern.parse(name) if name is not None else None
+    by_type = Pattern.parse(media_type) if media_type is not None else None
+    before, listing.MAX_SCANNED = listing.MAX_SCANNED, scanned
+    try:
+        found = walk(catalogue, Query(limit, sort, None, by_name, by_type), owner)
+    finally:
+        listing.MAX_SCANNED = before
+    expected = [
+        file
+        for file in files
+        if (owner is None or file.owner == owner)
+        and file.is_live(NOW)
+        and (by_name is None or by_name.matches(folded(file.name)))
+        and (by_type is None or by_type.matches(folded(file.media_type)))
+    ]
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
+    keys = [key_of(file, sort) for file in found]
+    assert keys == sorted(keys, reverse=sort.is_descending)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(st.sampled_from(["add", "delete"]), st.integers(0, 3), st.sampled_from(OWNERS))))
+def test_what_each_owner_keeps_is_counted_as_it_comes_and_goes(
+    catalogue: Catalogue, steps: list[tuple[str, int, str]]
+) -> None:
+    fill(catalogue, [])
+    kept: set[tuple[int, str]] = set()
+    for action, number, owner in steps:
+        digest = Digest(f"{number:064x}")
+        with catalogue.transaction() as transaction:
+            rows = transaction.find(digest)
+            mine = [file for file in rows if file.owner == owner]
+            if action == "add" and not mine:
+                transaction.insert(FileRecord(digest, owner, None, "a/b", 10**number, 0, None), is_first=not rows)
+                kept.add((number, owner))
+            elif action == "delete":
+                transaction.delete(mine, are_last=len(rows) == len(mine))
+                kept.discard((number, owner))
+            if owner:
+                assert transaction.bytes_of(owner, NOW) == sum(10**n for n, who in kept if who == owner)
+    for owner in OWNERS:
+        sizes = [10**number for number, who in kept if who == owner]
+        usage = catalogue.usage(owner)
+        assert (usage.files, usage.blobs, usage.bytes) == (len(sizes), len(sizes), sum(sizes))
+    counted = catalogue.usage(None)
+    numbers = {number for number, _ in kept}
+    assert (counted.files, counted.blobs, counted.bytes) == (len(kept), len(numbers), sum(10**n for n in numbers))
+    assert catalogue.counts_agree()
+    with catalogue.transaction() as transaction:
+        transaction._cursor.execute("UPDATE totals SET blobs = 77")
+        transaction._cursor.execute("DELETE FROM usage WHERE owner = 'anna'")
+    assert not catalogue.counts_agree()
+    with catalogue.transaction() as transaction:
+        transaction.count_anew()
+    assert catalogue.counts_agree()
+    assert catalogue.usage(None) == counted
+
+
+def test_every_order_walks_along_an_index_and_sorts_nothing(catalogue: Catalogue, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "c.sqlite3")) as connection:
+        for statement in listing._WALKS.values():
+            values = {"owner": "a", "key": 1, "id": 1}
+            plan = connection.execute("EXPLAIN QUERY PLAN " + statement._sql, values).fetchall()
+            assert ["ix_files_owner_" in row[3] for row in plan] == [True], plan
+
+
+def test_a_filter_that_few_files_match_costs_a_page_no_more(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_SCANNED", 10)
+    files = [FileRecord(Digest(f"{n:064x}"), "anna", f"name-{n:03d}", "a/b", 1, n, None) for n in range(100)]
+    fill(catalogue, files)
+    page = catalogue.read_page(Query(5, Sort.CREATED_AT, None, Pattern.parse("name-099")), "anna", NOW)
+    assert page.files == []
+    assert page.end is not None
+    # by name the beginning is found at once, from either end
+    for sort in (Sort.NAME, Sort.NAME_DESCENDING):
+        page = catalogue.read_page(Query(5, sort, None, Pattern.parse("name-05")), "anna", NOW)
+        assert len(page.files) == 5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("", "anything", True), ("*", "", True), ("a*c", "abc", True), ("a*c", "ab", False), ("a*c", "abcd", True),
+        ("*b*d", "abcd", True), ("*d*b", "abcd", False), ("ab*b", "ab", False), ("ß", "strasse", False),
+        ("STRASSE", "straße", True), ("a" + "*a" * 500, "a" * 400, False),
+    ],
+)  # fmt: skip
+def test_patterns(pattern: str, text: str, expected: bool) -> None:
+    assert Pattern.parse(pattern).matches(folded(text)) is expected
