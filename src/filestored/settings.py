@@ -4,209 +4,48 @@ Flags, ``FILESTORED_*`` variables, keys of the TOML file, ``--help``, ``filestor
 ``docs/configuration.md`` all come from the fields of :class:`Settings`.
 """
 
-import os
-import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from filestored.access import Anonymous
-from filestored.digest import Algorithm
 from filestored.errors import SettingsError
-from filestored.quantities import format_duration, format_size, parse_duration, parse_size
-
-Network = IPv4Network | IPv6Network
+from filestored.kinds import (
+    NONE,
+    SQLITE,
+    Backlog,
+    Buffer,
+    CatalogueUrl,
+    Count,
+    Flushing,
+    Folder,
+    Format,
+    Grant,
+    Hashing,
+    Http2Use,
+    Kind,
+    Level,
+    Networks,
+    OptionalFile,
+    OptionalSize,
+    Origins,
+    Port,
+    ReadableFile,
+    Seconds,
+    Size,
+    Text,
+    Workers,
+)
 
 PREFIX = "FILESTORED_"
 """What the name of every variable begins with."""
 
-NONE = "none"
-"""How "no limit" and "not used" are spelled."""
-
 _CLIENT_VARIABLES = frozenset({"FILESTORED_URL", "FILESTORED_TOKEN"})
-_MAX_WORKERS = 64
-_DEFAULT_WORKERS = 4
-_BUFFER = (4 << 10, 16 << 20)
-_SQLITE = "sqlite:///"
-_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-_VISIBLE = re.compile(r"[\x20-\x7e]+", re.ASCII)
-
-
-def _whole(low: int, high: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        text = str(value)
-        if isinstance(value, int | str) and re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) and low <= int(text) <= high:
-            return int(text)
-        raise ValueError(f"it must be a whole number from {low} to {high}")
-
-    return parse
-
-
-def _choice(options: Iterable[str]) -> Callable[[object], str]:
-    names = tuple(options)
-
-    def parse(value: object) -> str:
-        if isinstance(value, str) and value.lower() in names:
-            return value.lower()
-        raise ValueError(f"it must be one of {', '.join(names)}")
-
-    return parse
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and _VISIBLE.fullmatch(value) and value == value.strip():
-        return value
-    raise ValueError("it must be text of visible ASCII characters")
-
-
-def _workers(value: object) -> int:
-    if value == "auto":
-        return min(_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
-    try:
-        return _whole(1, _MAX_WORKERS)(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, or auto") from None
-
-
-def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("it must be a size such as 10485760, 10MB or 10MiB")
-    return parse_size(str(value))
-
-
-def _buffer(value: object) -> int:
-    low, high = _BUFFER
-    size = _size(value)
-    if not low <= size <= high:
-        raise ValueError(f"it must be from {format_size(low)} to {format_size(high)}")
-    return size
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("it must be a time such as 30, 30s, 90m or 7d")
-    seconds = parse_duration(str(value))
-    if seconds <= 0:
-        raise ValueError("it must be more than 0 seconds")
-    return seconds
-
-
-def _or_none(parse: Callable[[object], object]) -> Callable[[object], object]:
-    def parse_or_none(value: object) -> object:
-        if value is None or value == NONE:
-            return None
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise ValueError(f"{error}, or {NONE}") from None
-
-    return parse_or_none
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise ValueError("it must be a path")
-    # not resolved: where a symbolic link points may change while its name is what the operator chose
-    return Path(os.path.abspath(Path(value).expanduser()))
-
-
-def _folder(value: object) -> Path:
-    if "://" in str(value):
-        raise ValueError("only a local folder is supported")
-    return _path(value)
-
-
-def _items(value: object) -> list[str]:
-    """Return what is written with commas between, or as a list of the settings file."""
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-        raise ValueError("it must be a list with commas between")
-    return [item.strip() for item in items if item.strip() not in ("", NONE)]
-
-
-def _networks(value: object) -> tuple[Network, ...]:
-    try:
-        return tuple(ip_network(item, strict=False) for item in _items(value or ""))
-    except ValueError:
-        raise ValueError("it must be addresses or networks with commas between (10.0.0.0/8,::1)") from None
-
-
-def _origins(value: object) -> tuple[str, ...]:
-    origins = tuple(item.lower() for item in _items(value or ""))
-    if all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
-        return origins
-    raise ValueError("it must be origins with commas between (https://app.example,http://localhost:3000), or *")
-
-
-def _spell_items(items: Iterable[object]) -> str:
-    return ",".join(map(str, items)) or NONE
-
-
-def _readable_file(value: object) -> Path:
-    path = _path(value)
-    if path.is_file() and os.access(path, os.R_OK):
-        return path
-    raise ValueError("it must be a file that can be read")
-
-
-def _catalogue(value: object) -> str:
-    text = str(value)
-    if text.startswith(("postgresql:", "postgres:")):
-        raise ValueError(f"PostgreSQL is not supported; it must be {_SQLITE}PATH")
-    if not text.startswith(_SQLITE) or text == _SQLITE:
-        raise ValueError(f"it must be {_SQLITE}PATH")
-    return _SQLITE + str(_path(text.removeprefix(_SQLITE)))
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a kind of setting is shown to people: the placeholder in ``--help``, and a value's spelling."""
-
-    metavar: str
-    spell: Callable[[Any], str] = str
-    is_path: bool = False
-
-
-LEVELS = ("trace", "debug", "info", "success", "warning", "error", "critical")
-
-
-def _choices(options: Iterable[str]) -> tuple[BeforeValidator, Kind]:
-    names = tuple(options)
-    return BeforeValidator(_choice(names)), Kind("|".join(names))
-
-
-Durability = Literal["full", "relaxed"]
-LogFormat = Literal["text", "json"]
-Http2 = Literal["tls", "always"]
-
-Text = Annotated[str, BeforeValidator(_text), Kind("TEXT")]
-Port = Annotated[int, BeforeValidator(_whole(0, 65535)), Kind("PORT")]
-Backlog = Annotated[int, BeforeValidator(_whole(1, 65535)), Kind("NUMBER")]
-Count = Annotated[int | None, BeforeValidator(_or_none(_whole(1, 10**9))), Kind("NUMBER")]
-Workers = Annotated[int, BeforeValidator(_workers), Kind("NUMBER")]
-Size = Annotated[int, BeforeValidator(_size), Kind("SIZE", format_size)]
-Buffer = Annotated[int, BeforeValidator(_buffer), Kind("SIZE", format_size)]
-OptionalSize = Annotated[int | None, BeforeValidator(_or_none(_size)), Kind("SIZE", format_size)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Kind("TIME", format_duration)]
-Folder = Annotated[Path, BeforeValidator(_folder), Kind("FOLDER", is_path=True)]
-OptionalFile = Annotated[Path | None, BeforeValidator(_or_none(_path)), Kind("FILE", is_path=True)]
-ReadableFile = Annotated[Path | None, BeforeValidator(_or_none(_readable_file)), Kind("FILE", is_path=True)]
-CatalogueUrl = Annotated[str | None, BeforeValidator(_or_none(_catalogue)), Kind("URL", is_path=True)]
-Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks), Kind("ADDRESSES", _spell_items)]
-Origins = Annotated[tuple[str, ...], BeforeValidator(_origins), Kind("ORIGINS", _spell_items)]
-Level = Annotated[str, *_choices(LEVELS)]
-Format = Annotated[LogFormat, *_choices(("text", "json"))]
-Http2Use = Annotated[Http2, *_choices(("tls", "always"))]
-Flushing = Annotated[Durability, *_choices(("full", "relaxed"))]
-Hashing = Annotated[Algorithm, *_choices(Algorithm)]
-Grant = Annotated[Anonymous, *_choices(Anonymous)]
 
 
 def _setting(default: str, meaning: str) -> Any:
@@ -257,7 +96,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     @property
     def catalogue_path(self) -> Path | None:
         """The catalogue's file where it is not inside the store."""
-        return Path(self.catalogue.removeprefix(_SQLITE)) if self.catalogue else None
+        return Path(self.catalogue.removeprefix(SQLITE)) if self.catalogue else None
 
     def spelled(self, name: str) -> str:
         """Return a setting's value as an operator would write it."""
@@ -388,8 +227,8 @@ def _beside(file: Path, name: str, value: object) -> object:
     """Make a path of the settings file relative to that file, so that it means the same from every folder."""
     if not describe(name).kind.is_path or not isinstance(value, str) or value == NONE:
         return value
-    if value.startswith(_SQLITE):
-        return _SQLITE + str(file.parent / Path(value.removeprefix(_SQLITE)).expanduser())
+    if value.startswith(SQLITE):
+        return SQLITE + str(file.parent / Path(value.removeprefix(SQLITE)).expanduser())
     return value if "://" in value else str(file.parent / Path(value).expanduser())
 
 
