@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import filestored.catalogue
 from filestored.catalogue import schema
 from filestored.catalogue.catalogue import Catalogue
-from filestored.catalogue.records import FileRecord
+from filestored.catalogue.listing import Pattern, Query, Sort
+from filestored.catalogue.records import FileRecord, Usage
 from filestored.catalogue.tables import schema as tables
 from filestored.digest import Digest
 from filestored.errors import StartError
@@ -48,6 +51,35 @@ def test_the_migrations_make_the_tables_that_the_program_uses(path: Path) -> Non
 def test_the_newest_migration_is_the_one_the_program_asks_for() -> None:
     folder = Path(filestored.catalogue.__file__).parent / "migrations"
     assert ScriptDirectory(folder).get_current_head() == schema.LATEST
+
+
+def test_a_catalogue_of_the_first_version_is_carried_forward_with_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(filestored.catalogue.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    rows = [
+        (f"{n:064x}", owner, n and f"Имя{n}", "a/b", n, n, None) for n in range(1500) for owner in ("anna", "boris")
+    ]
+    with sqlite3.connect(path) as old:
+        old.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        old.execute("INSERT INTO removals VALUES (?)", ("ff" * 32,))
+    old.close()
+    Catalogue.prepare(path)
+    catalogue = Catalogue(path, durable=False)
+    assert catalogue.find(Digest(rows[-1][0])) == [FileRecord(*row) for row in rows[-2:]]  # type: ignore[arg-type]
+    assert catalogue.counts_agree()
+    assert catalogue.usage(None) == Usage(3000, 1500, sum(range(1500)))
+    page = catalogue.read_page(Query(2, Sort.NAME, None, Pattern.parse("имя1499")), "anna", 0)
+    assert [file.name for file in page.files] == ["Имя1499"]
+    with catalogue.transaction() as transaction:
+        assert transaction.take_removals() == ["ff" * 32]
+    catalogue.close()
+    Catalogue.prepare(path)
 
 
 def test_files_are_found_first_owner_first(catalogue: Catalogue) -> None:

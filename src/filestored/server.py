@@ -159,6 +159,8 @@ def _announce(settings: Settings, endpoint: Endpoint, access: Access) -> None:
         __version__, settings.store, endpoint.url, settings.hash.value, settings.workers, settings.durability,
     )  # fmt: skip
     logger.info("access: {}", access.describe())
+    if "*" in settings.cors_origin:
+        logger.warning("--cors-origin *: every web site may do through its visitors' browsers whatever these may do")
 
 
 def _supervise(settings: Settings, endpoint: Endpoint) -> int:
