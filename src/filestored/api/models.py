@@ -91,8 +91,10 @@ class UploadForm(BaseModel):
     are passed over.
     """
 
-    # a name goes into a header of its part
-    model_config = ConfigDict(json_schema_extra={"propertyNames": {"pattern": "^[^\\u0000-\\u001f\\u007f]*$"}})
+    # a field's name goes into a header, where line ends are escaped and other control characters but the tab forbidden
+    model_config = ConfigDict(
+        json_schema_extra={"propertyNames": {"pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]*$"}}
+    )
 
     file: bytes
 
