@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from filestored.catalogue import listing
+from filestored.catalogue import listing, statements
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.listing import Pattern, Place, Query, Sort
 from filestored.catalogue.records import FileRecord, folded
+from filestored.catalogue.statements import Prepared
 from filestored.digest import Digest
 
 OWNERS = ("anna", "boris", "")
@@ -142,12 +143,70 @@ def test_what_each_owner_keeps_is_counted_as_it_comes_and_goes(
     assert catalogue.usage(None) == counted
 
 
+def plan_of(path: Path, statement: Prepared, **values: object) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("EXPLAIN QUERY PLAN " + statement._sql, values | statement._constants).fetchall()
+    return "; ".join(row[3] for row in rows)
+
+
 def test_every_order_walks_along_an_index_and_sorts_nothing(catalogue: Catalogue, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "c.sqlite3")) as connection:
-        for statement in listing._WALKS.values():
-            values = {"owner": "a", "key": 1, "id": 1}
-            plan = connection.execute("EXPLAIN QUERY PLAN " + statement._sql, values).fetchall()
-            assert ["ix_files_owner_" in row[3] for row in plan] == [True], plan
+    values = {"owner": "a", "key": 1, "id": 1}
+    for (sort, of_all), (beginning, alike, beyond) in listing._WALKS.items():
+        column = {"created_at": "created_at", "name": "folded_name", "size": "size"}[sort.value.lstrip("-")]
+        whose = "" if of_all else "owner=? AND "
+        index = f"ix_files_{'' if of_all else 'owner_'}{column}"
+        plans = [plan_of(tmp_path / "c.sqlite3", each, **values) for each in (beginning, alike, beyond)]
+        assert all(index in plan and ";" not in plan for plan in plans), plans
+        step = "<" if sort.is_descending else ">"
+        assert f"({whose}{column}=? AND rowid{step}?)" in plans[1]
+        assert f"({whose}{column}{step}?)" in plans[2]
+
+
+def test_no_statement_reads_more_than_it_is_about(catalogue: Catalogue, tmp_path: Path) -> None:
+    # these are about everything, and run by reindex alone; or about small tables
+    of_all = {"COUNT_USAGE", "COUNTED_USAGE", "COUNT_TOTALS", "COUNTED_TOTALS", "KNOWN_USAGE", "FORGET_USAGE"}
+    small = {"TOKENS", "TOTALS", "ALL_FILES", "TAKE_REMOVALS", "ADD_TOTALS"}
+    values = {
+        **dict.fromkeys(("digest", "owner", "name", "value", "start", "stop", "id", "folded_name", "media_type"), "a"),
+        **dict.fromkeys(("secret_hash", "permissions"), "a"), **{f"digest{n}": "a" for n in range(100)},
+        **dict.fromkeys(("now", "limit", "size", "created_at", "expires_at", "files", "bytes", "quota"), 1),
+        **dict.fromkeys(("more_blobs", "more_bytes"), 1),
+    }  # fmt: skip
+    for name, statement in vars(statements).items():
+        if isinstance(statement, Prepared) and name not in of_all | small:
+            plan = plan_of(tmp_path / "c.sqlite3", statement, **values)
+            assert "SCAN" not in plan, (name, plan)
+    plan = plan_of(tmp_path / "c.sqlite3", statements.EXPIRED_BYTES, **values)
+    assert "ix_files_expires_at" in plan, plan
+
+
+@pytest.mark.parametrize("owner", ["anna", None])
+def test_a_page_among_files_that_are_all_alike_reads_no_more_than_it_shows(
+    catalogue: Catalogue, owner: str | None
+) -> None:
+    fill(catalogue, [FileRecord(Digest(f"{n:064x}"), "anna", None, "a/b", 1, 7, None) for n in range(3000)])
+    connection = catalogue._reader().connection
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    for sort in Sort:
+        costs = []
+        after = None
+        connection.set_progress_handler(count, 50)
+        try:
+            for _ in range(30):
+                steps = 0
+                page = catalogue.read_page(Query(100, sort, after), owner, NOW)
+                costs.append(steps)
+                after = page.end
+        finally:
+            connection.set_progress_handler(None, 0)
+        assert after is None or len(page.files) == 100
+        assert max(costs[1:]) < 3 * costs[1] + 3, (sort, costs)
 
 
 def test_a_filter_that_few_files_match_costs_a_page_no_more(

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from ipaddress import ip_address
 
-from filestored.catalogue.records import NOBODY, TokenRecord
+from filestored.catalogue.records import TokenRecord
 from filestored.digest import Digest
 from filestored.errors import Forbidden, Unauthorized
 
 ANONYMOUS = "anonymous"
 """The owner of what is uploaded without a token."""
+
+STRANGER = "-"
+"""The owner as whom whoever has neither a token nor full access reads: it keeps nothing, and no token is called so."""
 
 CHALLENGES = (
     (b"www-authenticate", b'Bearer realm="filestored"'),
@@ -76,14 +79,15 @@ class Anonymous(enum.StrEnum):
 class Principal:
     """Who asks: the owner of what it uploads, what it may do, and how many bytes it may keep.
 
-    ``has_token`` tells a refused request whether a token would help; ``only`` holds whoever comes by a signed link to
-    one digest.
+    ``has_token`` tells a refused request whether a token would help; ``expires_at`` is when the token ends, in
+    milliseconds since 1970; ``only`` holds whoever comes by a signed link to one digest.
     """
 
     owner: str
     permissions: Permission
     quota: int | None = None
     has_token: bool = True
+    expires_at: int | None = None
     only: Digest | None = None
 
     def require(self, permission: Permission) -> None:
@@ -100,6 +104,12 @@ class Principal:
         self.require(Permission.READ)
         if self.only not in (None, digest):
             raise Forbidden("This link is for another file.")
+
+    def require_linking(self) -> None:
+        """Raise Unauthorized unless it may make links: who has no token would have access long after it is closed."""
+        self.require(Permission.READ)
+        if not self.has_token and not self.sees_all:
+            raise Unauthorized("To make a link takes a token with the permission 'read'.", headers=CHALLENGES)
 
     def require_no_link(self) -> None:
         """Raise Forbidden where a signed link alone is what lets the request in: it is good for one file's bytes."""
@@ -122,7 +132,7 @@ class Principal:
         return bool(self.permissions & Permission.READ)
 
 
-NOBODY_AT_ALL = Principal(NOBODY, Permission(0), has_token=False)
+NOBODY_AT_ALL = Principal(STRANGER, Permission(0), has_token=False)
 """Whoever asks for what is open to all: it may do nothing else."""
 
 
@@ -147,10 +157,16 @@ class Access:
         """Take note of the tokens there are now."""
         self._tokens = {token.id: token for token in tokens}
 
-    def knows(self, token: str) -> bool:
-        """Tell whether there is a token of this one's id: if not, it may have been made a moment ago."""
-        match = _TOKEN.fullmatch(token)
-        return match is None or match[1] in self._tokens
+    def knows(self, text: str) -> bool:
+        """Tell whether a text is a token there is: if not, it may have been made a moment ago."""
+        return self._find(text) is not None
+
+    def _find(self, text: str) -> TokenRecord | None:
+        match = _TOKEN.fullmatch(text)
+        record = self._tokens.get(match[1]) if match else None
+        # hashed and compared also where there is no such token, so that the time tells nothing
+        is_right = compare_digest(hash_of(text), record.secret_hash if record else hash_of(""))
+        return record if is_right else None
 
     @property
     def anonymous_depends_on_tokens(self) -> bool:
@@ -183,21 +199,18 @@ class Access:
             case Anonymous.FULL:
                 return Principal(ANONYMOUS, ALL, has_token=False)
             case Anonymous.READ:
-                return Principal(ANONYMOUS, Permission.READ, has_token=False)
+                return Principal(STRANGER, Permission.READ, has_token=False)
             case Anonymous.LOOPBACK if not self._tokens:
                 return self._admit_local(connection)
         raise Unauthorized("This server answers nobody without a token.", headers=CHALLENGES)
 
     def _admit_token(self, text: str, now: int) -> Principal:
-        match = _TOKEN.fullmatch(text)
-        record = self._tokens.get(match[1]) if match else None
-        # hashed and compared also where there is no such token, so that the time tells nothing
-        is_right = compare_digest(hash_of(text), record.secret_hash if record else hash_of(""))
-        if record is None or not is_right:
+        record = self._find(text)
+        if record is None:
             raise Unauthorized("The token is wrong, or was revoked.", headers=CHALLENGES)
         if record.expires_at is not None and record.expires_at <= now:
             raise Unauthorized("The token has expired; ask for a new one.", headers=CHALLENGES)
-        return Principal(record.name, Permission.parse(record.permissions), record.quota)
+        return Principal(record.name, Permission.parse(record.permissions), record.quota, expires_at=record.expires_at)
 
     def _admit_local(self, connection: Connection) -> Principal:
         if connection.is_proxied or not is_loopback(connection.address):
@@ -227,7 +240,7 @@ class Access:
 
 def by_link(digest: Digest) -> Principal:
     """Return who comes by a signed link, which somebody has verified: a reader of one file."""
-    return Principal(NOBODY, Permission.READ, only=digest)
+    return Principal(STRANGER, Permission.READ, only=digest)
 
 
 def new_token(

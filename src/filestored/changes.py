@@ -107,7 +107,7 @@ def _merge(old: FileRecord | None, owner: str, staged: Staged, wish: Wish, now: 
 
 
 class ChangeFile(Change[FileRecord | None]):
-    """Change what is said about an owner's file; None where there is none."""
+    """Change what is said about an owner's file; None where there is none, or its blob is missing or damaged."""
 
     def __init__(self, digest: Digest, owner: str, change: FileChange, *, of_anybody: bool = False) -> None:
         """``of_anybody`` takes the file of whoever came first where the owner has none."""
@@ -123,6 +123,9 @@ class ChangeFile(Change[FileRecord | None]):
         if not mine:
             return None
         old = mine[0]
+        blob = blobs.stat(old.digest)
+        if blob is None or blob.size != old.size:
+            return None
         new = self._change.of(old)
         if new != old:
             transaction.update(new)

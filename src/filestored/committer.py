@@ -165,6 +165,10 @@ class Committer:
                     if len(digests) < _SHARED_FLUSH or not self._blobs.flush_everything():
                         self._blobs.flush(digests)
         self._forget(digests)
+        for waiting in batch:
+            if waiting.error is not None:
+                # refused now, but an attempt before, with others that failed, may have published already
+                self._withdraw(waiting.change)
         removing = [waiting for waiting in batch if waiting.change.removed]
         if removing:
             self._settle(removing)

@@ -41,6 +41,7 @@ from filestored.staging import Receiver, Staged, Staging
 
 _THREADS = 8
 _FREE_SPACE_KEPT_SECONDS = 0.2
+_ASKED_AT_ONCE = 100
 
 T = TypeVar("T")
 
@@ -149,18 +150,21 @@ class Filestore:
                 f"{size} more do not fit. Delete files or add space."
             )
 
-    async def require_quota(self, principal: Principal, size: int) -> None:
-        """Raise TooLarge where an upload of ``size`` bytes cannot be within the caller's quota, before it is read.
+    async def largest_upload(self, principal: Principal, announced: int | None) -> int | None:
+        """Return how many bytes a file may have that the caller uploads now; None where no quota says so.
 
-        One that may be what the caller keeps already is let through: only its digest will tell.
+        ``announced`` is its size where that is known. What may be a file that the caller keeps already is let through:
+        only its digest will tell. Raises TooLarge where it cannot be within the quota.
         """
-        if principal.quota is not None:
-            await self.in_thread(self._require_quota, principal.owner, principal.quota, size)
+        if principal.quota is None:
+            return None
+        return await self.in_thread(self._largest_upload, principal.owner, principal.quota, announced)
 
-    def _require_quota(self, owner: str, quota: int, size: int) -> None:
-        kept = self._catalogue.bytes_of(owner)
-        if kept + size > quota and not self._catalogue.has_size(owner, size):
-            raise over_quota(quota, kept, size)
+    def _largest_upload(self, owner: str, quota: int, announced: int | None) -> int:
+        kept = self._catalogue.bytes_of(owner, now_milliseconds())
+        if announced is not None and kept + announced > quota and not self._catalogue.has_size(owner, announced):
+            raise over_quota(quota, kept, announced)
+        return max(quota - kept, self._catalogue.largest_of(owner))
 
     # reading
 
@@ -187,11 +191,16 @@ class Filestore:
 
     async def find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
         """Return what a caller may know of a file: whoever may not read is told of its own only. None for nothing."""
+        principal.require_no_link()
         return await self.in_thread(self._find_stored, principal, digest)
 
     def _find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
-        rows = self._catalogue.find(digest)
-        if not principal.may_read:
+        return self._stored(principal, digest, self._catalogue.find(digest), is_own_only=not principal.may_read)
+
+    def _stored(
+        self, principal: Principal, digest: Digest, rows: list[FileRecord], *, is_own_only: bool
+    ) -> Stored | None:
+        if is_own_only:
             rows = [file for file in rows if file.owner == principal.owner]
             if not rows:
                 return None
@@ -215,9 +224,9 @@ class Filestore:
         return stored.record
 
     async def find_name(self, principal: Principal, digest: Digest) -> str | None:
-        """Return the name of a file that the caller may read, None where it has none. Raises NotFound."""
+        """Return the name of a file that the caller may make a link to, None where it has none. Raises NotFound."""
         principal.require_no_link()
-        principal.require_reading(digest)
+        principal.require_linking()
         stored = await self.find_stored(principal, digest)
         if stored is None:
             raise not_found(digest)
@@ -252,11 +261,15 @@ class Filestore:
     def _find_missing(self, principal: Principal, digests: list[Digest]) -> list[Digest]:
         is_own_only = not principal.sees_all and bool(principal.permissions & Permission.WRITE)
         missing = []
-        for digest in digests:
-            stored = self._find_stored(principal, digest)
-            is_own = stored is not None and stored.record is not None and stored.record.owner == principal.owner
-            if stored is None or (is_own_only and not is_own):
-                missing.append(digest)
+        for start in range(0, len(digests), _ASKED_AT_ONCE):
+            asked = digests[start : start + _ASKED_AT_ONCE]
+            named = self._catalogue.find_all(asked)
+            for digest in asked:
+                stored = self._stored(principal, digest, named.get(digest, []), is_own_only=is_own_only)
+                if stored is None:
+                    missing.append(digest)
+            # lets the event loop in: it would wait for the interpreter's switch interval otherwise
+            time.sleep(0)
         return missing
 
     async def measure(self, principal: Principal) -> tuple[Usage, int]:

@@ -8,7 +8,7 @@ from filestored.blobs.walking import Walk
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import NOBODY, UNKNOWN_TYPE, FileRecord
 from filestored.digest import Digest
-from filestored.upkeep import have_forgotten
+from filestored.shared import have_forgotten
 
 BATCH = 256
 """How many files are added in one transaction: the lock is held for a few milliseconds."""
@@ -63,7 +63,7 @@ class Reindex:
         self.added += len(files)
         self.added_bytes += sum(file.size for file in files)
         if files:
-            have_forgotten(self._folder, [file.digest for file in files])
+            have_forgotten(self._folder.shared_file, [file.digest for file in files])
 
 
 def _unclaimed(digest: Digest, blobs: DiskBlobStore) -> FileRecord | None:

@@ -13,12 +13,11 @@ import contextlib
 import errno
 import fcntl
 import heapq
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -31,12 +30,10 @@ from filestored.blobs.store import BlobHandle
 from filestored.blobs.walking import Walk
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
-from filestored.digest import Algorithm, Digest, parse_digest
+from filestored.digest import Algorithm, Digest
 from filestored.errors import StartError
-from filestored.upkeep import have_forgotten
-
-NOTE = "scrub"
-"""The name of the catalogue's note that holds a :class:`Pass`, as JSON."""
+from filestored.passes import NOTE, Pass
+from filestored.shared import have_forgotten
 
 _PIECE = 1 << 20
 _SMALLEST_PIECE = 4096
@@ -50,40 +47,6 @@ _WATCHED_EVERY_SECONDS = 0.5
 _STRETCHES = 16**3
 # these are this process's own troubles, not a blob's
 _NOT_THE_BLOBS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-
-@dataclass(slots=True)
-class Pass:
-    """One pass over a store, as far as it has come; times are Unix seconds.
-
-    ``verified_blobs`` were found to be what their names say. ``position`` is the last digest that was dealt with, ""
-    where nothing was, or the pass is finished. ``finished_at`` is when a pass over the store ended last, this or one
-    before.
-    """
-
-    verified_blobs: int = 0
-    verified_bytes: int = 0
-    damaged: int = 0
-    missing: int = 0
-    position: str = ""
-    started_at: int = 0
-    finished_at: int | None = None
-
-    @classmethod
-    def recall(cls, note: str | None, *, restart: bool) -> "Pass":
-        """Return the pass that was interrupted, or else, as with ``restart``, a new one that begins now."""
-        noted = _read(note)
-        if parse_digest(noted.position) and not restart:
-            return noted
-        return cls(started_at=int(time.time()), finished_at=noted.finished_at)
-
-
-def _read(note: str | None) -> Pass:
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        values = json.loads(note or "")
-        noted = Pass(**{field.name: values[field.name] for field in fields(Pass)})
-        return replace(noted, position=str(noted.position))
-    return Pass()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +160,7 @@ class Scrub:
         except _Told:
             self._note()
             return False
-        self.state.position, self.state.finished_at = "", int(time.time())
+        self.state.finish()
         self._note(flushed=True)
         return True
 
@@ -302,7 +265,7 @@ class Scrub:
             if moved_to is None:
                 return
         finally:
-            have_forgotten(self._folder, [digest])
+            have_forgotten(self._folder.shared_file, [digest])
         self._report(Finding(digest, "damaged", fault, moved_to))
 
     def _look_whether_missing(self, digest: Digest) -> None:
@@ -353,7 +316,7 @@ class Scrub:
     def _note(self, *, flushed: bool = False) -> None:
         self._note_at = time.monotonic() + _NOTED_EVERY_SECONDS
         with self._catalogue.transaction(flushed=flushed) as transaction:
-            transaction.set_note(NOTE, json.dumps(asdict(self.state)))
+            transaction.set_note(NOTE, self.state.noted())
 
 
 def _is_in_memory(blob: BlobHandle) -> bool:

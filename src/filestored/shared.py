@@ -15,6 +15,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Iterable
 from operator import add
 from pathlib import Path
 from zlib import crc32
@@ -83,8 +84,9 @@ class Shared:
         os.close(self._descriptor)
 
     def forget_counts(self) -> None:
-        """Begin all counters of all workers at nothing. Only while no worker runs."""
-        self._counters[:] = memoryview(bytes(8 * len(self._counters))).cast("Q")
+        """Begin all counts of all workers at nothing, those of uploads too. Only while no worker runs."""
+        for view, code in ((self._counters, "Q"), (self._uploads, "Q"), (self._clients, "H")):
+            view[:] = memoryview(bytes(view.nbytes)).cast(code)  # type: ignore[call-overload]
 
     def sum_counters(self) -> list[int]:
         """Return the counters, those of all workers added up."""
@@ -143,6 +145,17 @@ def renew_tokens(path: Path) -> None:
                 os.pwrite(descriptor, (time.time_ns() % 2**64).to_bytes(8, sys.byteorder), _TOKENS_AT)
         finally:
             os.close(descriptor)
+
+
+def have_forgotten(path: Path, digests: Iterable[Digest]) -> None:
+    """Have the workers that map a file look anew at what they remember of these digests.
+
+    They do so within a second anyway, which must do where as many processes map the file as can. Never call it in a
+    process that has the file mapped: when any of its descriptors is closed the system lets go of the process's locks.
+    """
+    with contextlib.suppress(OSError), contextlib.closing(Shared(path)) as shared:
+        for digest in digests:
+            shared.renew(digest)
 
 
 def slot_of(digest: Digest) -> int:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,14 +163,3 @@ def clear_staging(folder: StoreFolder, min_age: float) -> Removed:
                     os.unlink(entry.name, dir_fd=blobs.staging)
                     count, size = count + 1, size + status.st_size
     return Removed(count, size)
-
-
-def have_forgotten(folder: StoreFolder, digests: Iterable[Digest]) -> None:
-    """Have the workers of a running daemon look anew at what they remember of these digests.
-
-    They do so within a second anyway, which must do where as many processes use the store as can.
-    """
-    with contextlib.suppress(OSError):
-        with contextlib.closing(Shared(folder.shared_file)) as shared:
-            for digest in digests:
-                shared.renew(digest)

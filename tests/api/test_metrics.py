@@ -8,18 +8,17 @@ import signal
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from filestored import scrub
-from filestored.api.exposition import SCRUB_NOTE, ScrubNote
+from filestored.api.exposition import progress_of, scrub_metrics
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.catalogue import Catalogue
 from filestored.digest import Algorithm
+from filestored.passes import NOTE, Pass
 from tests.api.raw import RawConnection
 from tests.bad_days.tracing import traced
 from tests.conftest import Daemon, StartDaemon
@@ -68,7 +67,7 @@ def set_note(daemon: Daemon, value: str) -> None:
     """Leave a note in the catalogue, as a process of its own does that scrubs."""
     catalogue = Catalogue(StoreFolder.adopt(daemon.store, Algorithm.SHA256).catalogue_file, durable=False)
     with catalogue.transaction() as transaction:
-        transaction.set_note(SCRUB_NOTE, value)
+        transaction.set_note(NOTE, value)
     catalogue.close()
 
 
@@ -287,11 +286,25 @@ def test_files_whose_time_has_come_are_counted(start_daemon: StartDaemon) -> Non
 # scrub
 
 
-def test_the_note_is_the_one_that_the_scrub_leaves() -> None:
-    noted = scrub.Pass(7, 700, damaged=2, missing=1, position="40", started_at=5, finished_at=4)
-    samples = [sample for metric in ScrubNote(json.dumps(asdict(noted))).metrics() for sample in metric.samples]
-    assert [sample.value for sample in samples] == [3, 1, 7, 700, 0.25, 4]
-    assert scrub.NOTE == SCRUB_NOTE
+def numbers(note: str | None) -> list[float]:
+    return [sample.value for metric in scrub_metrics(Pass.read(note)) for sample in metric.samples]
+
+
+def test_the_note_that_the_scrub_leaves_is_shown() -> None:
+    noted = Pass(7, 700, damaged=2, missing=1, position="40", started_at=5, finished_at=4)
+    assert numbers(noted.noted()) == [3, 1, 7, 700, 0.25, 4]
+
+
+def test_what_a_pass_has_found_is_known_until_the_next_one_ends() -> None:
+    finished = Pass(damaged=2, missing=1, position="f", started_at=5)
+    finished.finish()
+    following = Pass.recall(finished.noted(), restart=False)
+    assert numbers(following.noted())[:2] == [3, 1]
+    following.position = "f" * 64
+    again = Pass.recall(Pass.recall(following.noted(), restart=False).noted(), restart=True)
+    assert numbers(again.noted())[:2] == [3, 1]
+    again.finish()
+    assert numbers(again.noted())[:2] == [0, 0]
 
 
 def test_what_the_scrub_has_noted_is_shown(start_daemon: StartDaemon) -> None:
@@ -329,14 +342,12 @@ def test_what_the_scrub_has_noted_is_shown(start_daemon: StartDaemon) -> None:
     ],
 )  # fmt: skip
 def test_the_position_of_the_scrub_is_its_progress(note: dict[str, object], progress: float) -> None:
-    assert ScrubNote(json.dumps(note)).progress() == pytest.approx(progress, abs=1e-4)
+    assert progress_of(Pass.read(json.dumps(note))) == pytest.approx(progress, abs=1e-4)
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[1]", "null", '{"damaged": "many", "missing": null, "position": {}}'])
 def test_a_note_that_makes_no_sense_counts_as_none(text: str | None) -> None:
-    samples = [sample for metric in ScrubNote(text).metrics() for sample in metric.samples]
-    assert len(samples) == 5
-    assert not any(sample.value for sample in samples)
+    assert numbers(text) == [0] * 5
 
 
 # documents

@@ -80,6 +80,7 @@ class Application:
         self._gate = Gate(access, limits, filestore, signer, proxies, cors)
         self._downloads = Downloads(filestore, limits, self._stalls)
         arrivals = Arrivals(filestore, self._gate, Uploads(filestore, limits, self._stalls))
+        files = FileRoutes(filestore, arrivals, self._downloads)
         registry = CollectorRegistry()
         documents = DocumentRoutes(
             filestore, self._stalls, limits.send_timeout, lambda: self._router.routes, access.anonymous_grant
@@ -87,8 +88,10 @@ class Application:
         self._router = Router(
             [
                 *RootRoutes(filestore, arrivals, self._downloads).routes(),
-                *FileRoutes(filestore, arrivals, self._downloads).routes(),
-                *V1Routes(filestore, arrivals, self._downloads, signer, limits.body_timeout, self._stalls).routes(),
+                *files.routes(),
+                *V1Routes(
+                    filestore, self._gate, arrivals, files, self._downloads, signer, limits.body_timeout, self._stalls
+                ).routes(),
                 *HealthRoutes(filestore).routes(),
                 *MetricsRoutes(filestore, registry).routes(),
                 *documents.routes(),
@@ -112,7 +115,7 @@ class Application:
             await self._live(receive, send)
             return
         began = time.monotonic()
-        if scope["method"] == "GET" and not scope["query_string"]:
+        if scope["method"] == "GET" and not scope["query_string"] and not self._cors.is_on:
             plain = self._plain(scope, began)
             if plain is not None:
                 download, start, body = plain

@@ -1,17 +1,14 @@
 """An upload from its first byte to its place in the store, whichever address it came to."""
 
-import time
 from contextlib import ExitStack
 
-from filestored.access import Permission, Principal
+from filestored.access import Principal
 from filestored.api.bodies import Uploads
 from filestored.api.exchange import Exchange
 from filestored.api.gate import Gate
 from filestored.catalogue.records import Added
 from filestored.digest import Digest
 from filestored.filestore import Filestore
-
-_LOOKED_AGAIN_AFTER_SECONDS = 1.0
 
 
 class Arrivals:
@@ -28,13 +25,8 @@ class Arrivals:
         Raises what :meth:`Uploads.receive` does, Busy, and TooLarge where the caller's quota is used up.
         """
         with self._gate.upload(exchange), ExitStack() as stack:
-            began = time.monotonic()
             if digest is None:
                 bodies = await self._uploads.receive(exchange, principal, stack)
             else:
                 bodies = await self._uploads.receive_as(exchange, principal, digest, stack)
-            if time.monotonic() - began > _LOOKED_AGAIN_AFTER_SECONDS:
-                # a token may have been revoked while its upload was on the way
-                principal = await self._gate.admit(exchange)
-                principal.require(Permission.WRITE)
-            return await self._filestore.add(principal, bodies)
+            return await self._filestore.add(await self._gate.admit_again(exchange, principal), bodies)

@@ -105,8 +105,8 @@ class Uploads:
         expected = integrity.expected_digests(exchange.headers)
         wish = self._wish(exchange.headers, said, media_type)
         others = self._others(expected, said)
-        await self._filestore.require_quota(principal, exchange.content_length or 0)
-        body = self._intake(exchange, self._most(principal))
+        room = await self._filestore.largest_upload(principal, exchange.content_length)
+        body = self._intake(exchange, _least(self._limits.max_upload_size, room))
         first = await body.read()
         if len(first) <= SMALL and len(first) == exchange.content_length:
             staged = self._filestore.hold(first, others)
@@ -125,13 +125,14 @@ class Uploads:
         self, exchange: Exchange, principal: Principal, said: _Said, media_type: str, stack: ExitStack
     ) -> Bodies:
         expected = integrity.expected_digests(exchange.headers)
-        limit = self._most(principal)
+        limit = _least(self._limits.max_upload_size, principal.quota)
+        of_each = _least(limit, await self._filestore.largest_upload(principal, None))
         whole = {item.algorithm: Algorithm(item.algorithm).new() for item in expected}
 
         def begin(announced: tuple[Expected, ...]) -> Receiver:
             return self._filestore.receive(self._others(announced, said))
 
-        async with _Form(begin, MultipartReader(media_type), stack, limit) as form:
+        async with _Form(begin, MultipartReader(media_type), stack, of_each) as form:
             body = self._intake(exchange, None if limit is None else limit + MULTIPART_OVERHEAD)
             while piece := await body.read():
                 for hash_ in whole.values():
@@ -157,11 +158,6 @@ class Uploads:
         if name is None and part.begin.file_name is not None:
             name = names.clean_name(part.begin.file_name)
         return _make_wish(name, part.begin.headers.get(b"content-type", b"").decode("latin-1"), said.expires_at)
-
-    def _most(self, principal: Principal) -> int | None:
-        """Return how many bytes a caller may send at once, None for any number."""
-        limits = [limit for limit in (self._limits.max_upload_size, principal.quota) if limit is not None]
-        return min(limits, default=None)
 
     def _intake(self, exchange: Exchange, most: int | None) -> Intake:
         """Begin to read a body. Raises TooLarge or OutOfSpace where its announced size says so already."""
@@ -279,6 +275,11 @@ class _Form:
         elif begin.name in _SAID:
             self.fields[begin.name] = self._text.decode("utf-8", "replace")
         self._begin = None
+
+
+def _least(*limits: int | None) -> int | None:
+    """Return the lowest limit, None where there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _make_wish(name: str | None, media_type: str, expires_at: int | None) -> Wish:

@@ -21,6 +21,11 @@ class Cors:
         self._origins = frozenset(origin.lower() for origin in origins)
         self._is_open = "*" in self._origins
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any origin is let in, so that answers differ by who asks."""
+        return bool(self._origins)
+
     def allows(self, origin: bytes) -> bool:
         """Tell whether pages of this origin may use the server."""
         return self._is_open or origin.decode("latin-1").lower() in self._origins

@@ -129,7 +129,11 @@ class Downloads:
             raise PreconditionFailed("The file is stored already, which If-None-Match excludes.")
 
     async def find(self, principal: Principal, digest: Digest) -> Download:
-        """Return a file ready to be answered with, from memory where it was asked for lately."""
+        """Return a file ready to be answered with, from memory where it was asked for lately.
+
+        Raises NotFound, Forbidden, Unauthorized.
+        """
+        principal.require_reading(digest)
         key = f"{principal.owner}/{digest}"
         download = self.hot.get(key)
         if download is not None and self.renew(key, download):
@@ -140,7 +144,9 @@ class Downloads:
             body = await self._filestore.in_thread(_read, file.blob, Span(0, file.blob.size))
             file.blob.close()
         download = self._make(file, body)
-        self.hot.keep(key, download)
+        # the headers of what will expire are right only now
+        if file.expires_at is None:
+            self.hot.keep(key, download)
         return download
 
     def renew(self, key: str, download: Download) -> bool:
@@ -149,10 +155,8 @@ class Downloads:
         if self._generations[download.slot] == download.generation:
             if monotonic < download.valid_until:
                 return True
-            expires_at = download.file.expires_at
-            left = _TRUSTED_SECONDS if expires_at is None else expires_at / 1000 - time.time()
-            if left > 0 and self._filestore.is_in_place(download.file):
-                download.valid_until = monotonic + min(_TRUSTED_SECONDS, left)
+            if self._filestore.is_in_place(download.file):
+                download.valid_until = monotonic + _TRUSTED_SECONDS
                 return True
         self.hot.drop(key)
         return False

@@ -1,6 +1,7 @@
 """One HTTP request and its answer, as thin as the hot path needs."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,12 +27,13 @@ class Exchange:
     """A request (``method``, ``path``, ``headers``, ``query``) and what has been answered to it so far."""
 
     __slots__ = (
-        "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "client", "digest", "headers",
+        "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "began", "client", "digest", "headers",
         "host", "is_body_begun", "is_http1", "is_proxied", "method", "path", "query_string", "received", "route",
         "scheme", "sent", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.began = time.monotonic()
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query_string: bytes = scope["query_string"]

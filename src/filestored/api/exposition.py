@@ -4,7 +4,6 @@ The counters are those of all workers together, so that they are the same whiche
 at the moment is left out, and ``filestored_catalogue_up`` or ``filestored_store_up`` says so.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TypeVar
@@ -27,9 +26,7 @@ from filestored.api.representations import NO_STORE
 from filestored.api.routes import TEXT, Answer, Route, Target
 from filestored.filestore import Filestore
 from filestored.metrics import BUCKETS, EXPIRED_FILES, FAILED_FLUSHES, RECEIVED_BYTES, SENT_BYTES, RequestCounts
-
-SCRUB_NOTE = "scrub"
-"""Under this name the catalogue has a note of how far the scrub has come."""
+from filestored.passes import NOTE, Pass
 
 _HEADERS = [(b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()), NO_STORE]
 _BOUNDS = (*map(str, BUCKETS), "+Inf")
@@ -112,51 +109,36 @@ class Measurements(Collector):
             yield _gauge("files", "Files that owners keep.", usage.files)
             yield _gauge("blobs", "Different blobs that files name.", usage.blobs)
             yield _gauge("blob_bytes", "Bytes of these blobs.", usage.bytes)
-            note = _attempt("catalogue", lambda: ScrubNote(self._filestore.note(SCRUB_NOTE)))
-            if note is not None:
-                yield from note.metrics()
+            scrubbed = _attempt("catalogue", lambda: Pass.read(self._filestore.note(NOTE)))
+            if scrubbed is not None:
+                yield from scrub_metrics(scrubbed)
 
 
-class ScrubNote:
-    """What the scrub has noted of the pass that is running, or else ended last; what it has not counts as nothing."""
+def scrub_metrics(scrubbed: Pass) -> Iterator[Metric]:
+    """Return the metrics of the pass that is running, or else ended last."""
+    missing = scrubbed.found_missing
+    yield _gauge("scrub_damaged_blobs", "Blobs found damaged or missing.", scrubbed.found_damaged + missing)
+    yield _gauge("scrub_missing_blobs", "Blobs found missing.", missing)
+    yield _gauge("scrub_verified_blobs", "Blobs found to be what their names say.", scrubbed.verified_blobs)
+    yield _gauge("scrub_verified_bytes", "Bytes of these blobs.", scrubbed.verified_bytes)
+    yield _gauge("scrub_progress_ratio", "Share of the store that was looked at, from 0 to 1.", progress_of(scrubbed))
+    finished = GaugeMetricFamily(
+        "filestored_scrub_last_finished_timestamp_seconds", "When a scrub ended last, in Unix seconds."
+    )
+    if scrubbed.finished_at:
+        finished.add_metric([], scrubbed.finished_at)
+    yield finished
 
-    def __init__(self, text: str | None) -> None:
-        try:
-            fields = json.loads(text or "{}")
-        except ValueError:
-            fields = None
-        self._fields: dict[str, object] = fields if isinstance(fields, dict) else {}
 
-    def metrics(self) -> Iterator[Metric]:
-        """Return the scrub's metrics."""
-        missing = self._number("missing")
-        yield _gauge("scrub_damaged_blobs", "Blobs found damaged or missing.", self._number("damaged") + missing)
-        yield _gauge("scrub_missing_blobs", "Blobs found missing.", missing)
-        yield _gauge("scrub_verified_blobs", "Blobs found to be what their names say.", self._number("verified_blobs"))
-        yield _gauge("scrub_verified_bytes", "Bytes of these blobs.", self._number("verified_bytes"))
-        yield _gauge("scrub_progress_ratio", "Share of the store that was looked at, from 0 to 1.", self.progress())
-        finished = GaugeMetricFamily(
-            "filestored_scrub_last_finished_timestamp_seconds", "When a scrub ended last, in Unix seconds."
-        )
-        if self._number("finished_at"):
-            finished.add_metric([], self._number("finished_at"))
-        yield finished
-
-    def progress(self) -> float:
-        """Return how far it has come, from 0 to 1: digests lie evenly, and are taken in their order."""
-        position = self._fields.get("position")
-        digits = position[:_POSITION_DIGITS] if isinstance(position, str) else ""
-        if digits:
-            try:
-                return int(digits.ljust(_POSITION_DIGITS, "0"), 16) / _POSITIONS
-            except ValueError:
-                return 0.0
-        finished = self._number("finished_at")
-        return 1.0 if finished and finished >= self._number("started_at") else 0.0
-
-    def _number(self, name: str) -> float:
-        value = self._fields.get(name)
-        return value if isinstance(value, int | float) else 0
+def progress_of(scrubbed: Pass) -> float:
+    """Return how far a pass has come, from 0 to 1: digests lie evenly, and are taken in their order."""
+    digits = scrubbed.position[:_POSITION_DIGITS]
+    if not digits:
+        return 1.0 if scrubbed.is_finished else 0.0
+    try:
+        return int(digits.ljust(_POSITION_DIGITS, "0"), 16) / _POSITIONS
+    except ValueError:
+        return 0.0
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

@@ -63,7 +63,7 @@ class FileRoutes:
                 _PUTS, PUT_PARAMETERS, BYTES, errors=(*UPLOAD_ERRORS, NotFound, PreconditionFailed),
             ),
             Route(
-                "DELETE", "/{hash}", Permission.DELETE, self._delete, "Delete a file",
+                "DELETE", "/{hash}", Permission.DELETE, self.delete, "Delete a file",
                 {200: DELETED}, errors=DELETE_ERRORS,
             ),
         ]  # fmt: skip
@@ -82,7 +82,8 @@ class FileRoutes:
         location = (b"location", b"/" + digest.encode())
         await answer_with_hashes(exchange, status, [location], added, self._filestore.algorithm)
 
-    async def _delete(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+    async def delete(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        """Answer a request to delete the file that an address names."""
         digest = digest_of(target)
         await self._downloads.require_preconditions(exchange, principal, digest)
         await self._filestore.delete(principal, digest)

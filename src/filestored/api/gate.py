@@ -12,7 +12,7 @@ from filestored.api.credentials import token_in
 from filestored.api.exchange import Exchange
 from filestored.api.limits import Limits
 from filestored.api.proxies import Proxies
-from filestored.catalogue.records import now_milliseconds
+from filestored.catalogue.records import TokenRecord, now_milliseconds
 from filestored.digest import Digest
 from filestored.errors import Busy, FilestoredError, Forbidden
 from filestored.filestore import Filestore
@@ -26,6 +26,7 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _FRESH_SECONDS = 0.8
 _LOOKED_AGAIN_AFTER_SECONDS = 0.1
 _REFUSED = ""
+_LOOKED_AGAIN_AFTER_BODY_SECONDS = 0.2
 # one reading that was under way when the request came, one for it, one more where a token ends this moment
 _TRIES = 3
 
@@ -34,7 +35,7 @@ class TokenWatch:
     """Keeps what Access knows of the tokens no older than a second."""
 
     def __init__(self, access: Access, filestore: Filestore, changed: Callable[[], None]) -> None:
-        """``changed`` is called whenever the tokens have been read."""
+        """``changed`` is called whenever tokens have come, gone or ended."""
         self._fresh_until = 0.0
         self._seen = -1
         self._number = filestore.shared.tokens
@@ -42,6 +43,8 @@ class TokenWatch:
         self._filestore = filestore
         self._changed = changed
         self._read_at = 0.0
+        self._tokens: list[TokenRecord] | None = None
+        self._end_ms: int | None = None
         self._reading: asyncio.Task[None] | None = None
 
     def is_fresh(self, now: float) -> bool:
@@ -72,9 +75,11 @@ class TokenWatch:
     async def _read(self) -> None:
         began, now, seen = time.monotonic(), now_milliseconds(), self._number[0]
         tokens = await self._filestore.in_thread(self._filestore.tokens)
-        self._access.update(tokens)
-        self._changed()
-        end = self._access.next_end(now)
+        if tokens != self._tokens or (self._end_ms is not None and now >= self._end_ms):
+            self._tokens = tokens
+            self._access.update(tokens)
+            self._changed()
+        end = self._end_ms = self._access.next_end(now)
         left = _FRESH_SECONDS if end is None else min(_FRESH_SECONDS, (end - now) / 1000)
         self._read_at, self._fresh_until, self._seen = began, began + left, seen
 
@@ -119,6 +124,12 @@ class Gate:
                 self._known.clear()
             self._known[key] = principal
         return principal
+
+    async def admit_again(self, exchange: Exchange, principal: Principal) -> Principal:
+        """Return who asks, once its body is there: its token may have been revoked while that was on the way."""
+        if time.monotonic() - exchange.began < _LOOKED_AGAIN_AFTER_BODY_SECONDS:
+            return principal
+        return await self.admit(exchange)
 
     def admit_by_link(self, exchange: Exchange, digest: Digest) -> Principal:
         """Return who comes by a signed link to a file. Raises Forbidden where it is wrong or its time is over."""
@@ -182,7 +193,7 @@ class Gate:
         site = exchange.headers.get(b"sec-fetch-site", b"none")
         if site not in (b"none", b"same-origin"):
             raise Forbidden("A page of another site may not change anything here.")
-        if origin is not None and _host_of(origin.decode("latin-1")) != exchange.host.lower():
+        if origin is not None and (_host_of(origin.decode("latin-1")) or None) != exchange.host.lower():
             raise Forbidden(f"The origin {origin.decode('latin-1')[:200]!r} may not change anything here.")
 
 

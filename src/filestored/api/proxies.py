@@ -96,7 +96,8 @@ def _address(text: str) -> str:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return str(ip_address(text))
+        # without the zone of an IPv6 address, which may be any text
+        return str(ip_address(text.partition("%")[0]))
     except ValueError:
         return ""
 

@@ -4,6 +4,7 @@ import json
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from filestored import __version__
 from filestored.access import Permission, Principal
@@ -12,7 +13,8 @@ from filestored.api.arrivals import Arrivals
 from filestored.api.bodies import end_of
 from filestored.api.downloads import Downloads
 from filestored.api.exchange import Exchange, Headers
-from filestored.api.files import digest_of
+from filestored.api.files import FileRoutes, digest_of
+from filestored.api.gate import Gate
 from filestored.api.intake import Intake
 from filestored.api.models import (
     MAX_HASHES,
@@ -27,7 +29,7 @@ from filestored.api.models import (
     Uploaded,
     UploadForm,
 )
-from filestored.api.representations import JSON, NO_STORE, PLAIN, base_url, file_object, timestamp
+from filestored.api.representations import JSON, NO_SNIFF, NO_STORE, base_url, file_object, timestamp
 from filestored.api.root import DELETE_ERRORS, DELETED, UPLOAD_ERRORS, UPLOAD_PARAMETERS
 from filestored.api.routes import BYTES, Answer, Parameter, Route, Target
 from filestored.api.stalls import Stalls
@@ -40,8 +42,11 @@ from filestored.signing import Signer
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
-MAX_JSON_BYTES = 2 << 20
-"""The longest JSON body taken: ten thousand of the longest hashes."""
+MAX_HASHES_BYTES = 2 << 20
+"""The longest JSON body with hashes: ten thousand of the longest."""
+
+MAX_JSON_BYTES = 16 * 1024
+"""The longest other JSON body."""
 
 _MAX_PATTERN = 1024
 _MAX_END = 253402300799999  # of the year 9999, in milliseconds: times are written with four digits of it
@@ -64,10 +69,12 @@ class V1Routes:
     """Files as objects: upload, list, show, change, delete; links; what is missing; how much there is."""
 
     def __init__(
-        self, filestore: Filestore, arrivals: Arrivals, downloads: Downloads, signer: Signer, body_timeout: float,
-        stalls: Stalls,
+        self, filestore: Filestore, gate: Gate, arrivals: Arrivals, files: FileRoutes, downloads: Downloads,
+        signer: Signer, body_timeout: float, stalls: Stalls,
     ) -> None:  # fmt: skip
         self._filestore = filestore
+        self._gate = gate
+        self._files = files
         self._arrivals = arrivals
         self._downloads = downloads
         self._signer = signer
@@ -105,7 +112,7 @@ class V1Routes:
                 errors=(*_JSON_ERRORS, NotFound, PreconditionFailed, Busy, OutOfSpace),
             ),
             Route(
-                "DELETE", "/v1/files/{hash}", delete, self._delete, "Delete a file",
+                "DELETE", "/v1/files/{hash}", delete, self._files.delete, "Delete a file",
                 {200: DELETED}, errors=DELETE_ERRORS,
             ),
             Route(
@@ -121,7 +128,7 @@ class V1Routes:
         page = await self._filestore.list_files(principal, query)
         # a thousand files are more than the event loop should be kept from others for
         body = await self._filestore.in_thread(self._render_page, page, query.sort, exchange)
-        await exchange.answer(200, [JSON, NO_STORE], body)
+        await exchange.answer(200, [JSON, NO_STORE, NO_SNIFF], body)
 
     def _render_page(self, page: Page, sort: Sort, exchange: Exchange) -> bytes:
         cursor = None if page.end is None else self._signer.sign_cursor([sort.value, *page.end])
@@ -163,10 +170,13 @@ class V1Routes:
         )
 
     async def _find_missing(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        digests = await self._filestore.in_thread(_digests_in, await self._read_body(exchange))
-        missing = await self._filestore.find_missing(principal, digests)
-        body = await self._filestore.in_thread(_encoded, {"missing": missing})
-        await exchange.answer(200, [JSON, NO_STORE], body)
+        # such bodies are large: as many as uploads may be under way
+        with self._gate.upload(exchange):
+            body, principal = await self._read_body(exchange, principal, MAX_HASHES_BYTES)
+            digests = await self._filestore.in_thread(_digests_in, body)
+            missing = await self._filestore.find_missing(principal, digests)
+            answer = await self._filestore.in_thread(_encoded, {"missing": missing})
+        await exchange.answer(200, [JSON, NO_STORE, NO_SNIFF], answer)
 
     async def _show(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         file = await self._filestore.find_file(principal, digest_of(target))
@@ -174,21 +184,17 @@ class V1Routes:
 
     async def _change(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         digest = digest_of(target)
-        patch = await self._read_json(exchange, FilePatch)
-        change = _change_of(patch)
+        body, principal = await self._read_body(exchange, principal, MAX_JSON_BYTES)
+        change = _change_of(_parsed(body, FilePatch))
         await self._downloads.require_preconditions(exchange, principal, digest)
         file = await self._filestore.change_file(principal, digest, change)
         await _answer(exchange, 200, file_object(file, self._filestore.algorithm, exchange))
 
-    async def _delete(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        digest = digest_of(target)
-        await self._downloads.require_preconditions(exchange, principal, digest)
-        await self._filestore.delete(principal, digest)
-        await exchange.answer(200, [PLAIN, NO_STORE])
-
     async def _link(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        wish = await self._read_json(exchange, LinkWish, default=LinkWish.model_validate({}))
-        expires = _end_of_link(wish) // 1000
+        body, principal = await self._read_body(exchange, principal, MAX_JSON_BYTES)
+        wish = _parsed(body or b"{}", LinkWish)
+        # a link must not outlive the token that makes it
+        expires = min(_end_of_link(wish), principal.expires_at or _MAX_END) // 1000
         digest = digest_of(target)
         name = await self._filestore.find_name(principal, digest)
         address = self._signer.link_path(digest, name, expires)
@@ -205,20 +211,35 @@ class V1Routes:
             },
         )  # fmt: skip
 
-    async def _read_json(self, exchange: Exchange, model: type[M], default: M | None = None) -> M:
-        """Read the body as JSON of a model; ``default`` serves where there is none. Raises BadRequest, TooLarge."""
-        body = await self._read_body(exchange)
-        return default if default is not None and not body else _parsed(body, model)
+    async def _read_body(self, exchange: Exchange, principal: Principal, most: int) -> tuple[bytes, Principal]:
+        """Read a body of at most ``most`` bytes; return it, and who asks now that it is there.
 
-    async def _read_body(self, exchange: Exchange) -> bytes:
-        intake = Intake(exchange, self._stalls.guard(self._body_timeout), MAX_JSON_BYTES)
+        Raises TooLarge, RequestTimeout, ClientGone, Unauthorized.
+        """
+        intake = Intake(exchange, self._stalls.guard(self._body_timeout), most)
         pieces = []
         while piece := await intake.read():
             pieces.append(piece)
-        return b"".join(pieces)
+        return b"".join(pieces), await self._gate.admit_again(exchange, principal)
+
+
+def _decoded(body: bytes, model: type[BaseModel]) -> dict[str, object]:
+    """Return the fields of a JSON object. Raises BadRequest where it is none, or has one that the model does not."""
+    try:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"The body is not JSON: {error}.") from None
+    if not isinstance(fields, dict):
+        raise BadRequest("The body must be a JSON object.")
+    unknown = next((name for name in fields if name not in model.model_fields), None)
+    if unknown is not None:
+        raise BadRequest(f"There is no field {unknown[:100]!r} here; there is {', '.join(model.model_fields)}.")
+    return fields
 
 
 def _parsed(body: bytes, model: type[M]) -> M:
+    """Return a small body as what its model says. Raises BadRequest."""
+    _decoded(body, model)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -226,8 +247,16 @@ def _parsed(body: bytes, model: type[M]) -> M:
 
 
 def _digests_in(body: bytes) -> list[Digest]:
-    """Return the digests that a request asks about, each once. Raises BadRequest."""
-    return list(dict.fromkeys(map(_hash, _parsed(body, Hashes).hashes)))
+    """Return the digests that a request asks about, each once. Raises BadRequest.
+
+    By hand: a model would note every mistake of ten thousand, and keep the event loop waiting meanwhile.
+    """
+    hashes = _decoded(body, Hashes).get("hashes")
+    if not isinstance(hashes, list):
+        raise BadRequest('Give the hashes to ask about: {"hashes": ["…", "…"]}.')
+    if len(hashes) > MAX_HASHES:
+        raise BadRequest(f"hashes: at most {MAX_HASHES} are taken at once; ask in several requests.")
+    return list(dict.fromkeys(map(_hash, hashes)))
 
 
 def _end_of_link(wish: LinkWish) -> int:
@@ -254,10 +283,10 @@ def _pattern(name: str, text: str | None) -> Pattern | None:
     return Pattern.parse(text) if text else None
 
 
-def _hash(text: str) -> Digest:
-    digest = parse_digest(text)
+def _hash(text: object) -> Digest:
+    digest = parse_digest(text) if isinstance(text, str) else None
     if digest is None:
-        raise BadRequest(f"hashes holds {text[:140]!r}, which is no hash: give 32, 40, 64 or 128 hex digits each.")
+        raise BadRequest(f"hashes holds {str(text)[:140]!r}, which is no hash: give 32, 40, 64 or 128 hex digits each.")
     return digest
 
 
@@ -303,7 +332,7 @@ def _explained(error: ValidationError) -> str:
 
 
 async def _answer(exchange: Exchange, status: int, body: object, headers: Headers | None = None) -> None:
-    await exchange.answer(status, [JSON, NO_STORE, *(headers or [])], _encoded(body))
+    await exchange.answer(status, [JSON, NO_STORE, NO_SNIFF, *(headers or [])], _encoded(body))
 
 
 def _encoded(body: object) -> bytes:

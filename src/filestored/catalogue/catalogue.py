@@ -83,9 +83,7 @@ class Transaction:
 
     def bytes_of(self, owner: str, now: int) -> int:
         """Return how many bytes an owner keeps, what has expired at ``now`` left out."""
-        kept: int = (statements.USAGE_OF.run(self._cursor, owner=owner).fetchone() or (0, 0))[1]
-        expired: int = statements.EXPIRED_BYTES.run(self._cursor, owner=owner, now=now).fetchone()[0]
-        return kept + self._gained.get(owner, (0, 0))[1] - expired
+        return _bytes_of(self._cursor, owner, now) + self._gained.get(owner, (0, 0))[1]
 
     def count_anew(self) -> None:
         """Count how much is kept from the files themselves."""
@@ -156,14 +154,31 @@ class Catalogue:
         """Return all files under a digest, first owner first, expired ones included."""
         return _find(self._reader(), digest)
 
+    def find_all(self, digests: list[Digest]) -> dict[Digest, list[FileRecord]]:
+        """Return the files of many digests, by digest, first owner first, expired ones included."""
+        found: dict[Digest, list[FileRecord]] = {}
+        count = statements.ASKED_AT_ONCE
+        for start in range(0, len(digests), count):
+            asked = digests[start : start + count]
+            # asked for again where there are fewer
+            asked += asked[:1] * (count - len(asked))
+            names = {f"digest{number}": digest for number, digest in enumerate(asked)}
+            for row in statements.FIND_ALL.run(self._reader(), **names):
+                file = FileRecord(*row)
+                found.setdefault(file.digest, []).append(file)
+        return found
+
     def read_page(self, query: Query, owner: str | None, now: int) -> Page:
         """Return a page of an owner's files, or of all owners' (None), but for what has expired at ``now``."""
         return read_page(self._reader().connection, query, owner, now)
 
-    def bytes_of(self, owner: str) -> int:
-        """Return how many bytes an owner keeps, expired files that still lie there included."""
-        row = statements.USAGE_OF.run(self._reader(), owner=owner).fetchone()
-        return int(row[1]) if row else 0
+    def bytes_of(self, owner: str, now: int) -> int:
+        """Return how many bytes an owner keeps, what has expired at ``now`` left out."""
+        return _bytes_of(self._reader(), owner, now)
+
+    def largest_of(self, owner: str) -> int:
+        """Return the size of the largest file an owner has, in bytes; 0 for none."""
+        return statements.LARGEST.run(self._reader(), owner=owner).fetchone()[0] or 0
 
     def has_size(self, owner: str, size: int) -> bool:
         """Tell whether an owner has a file of exactly ``size`` bytes."""
@@ -256,12 +271,15 @@ class Catalogue:
             self._writer.execute("PRAGMA wal_checkpoint(RESTART)")
 
     @staticmethod
-    def prepare(path: Path) -> None:
-        """Create or migrate the catalogue at ``path``. Raises StartError where it cannot be used."""
+    def prepare(path: Path, *, may_change: bool = True) -> None:
+        """Create or migrate the catalogue at ``path``.
+
+        Raises StartError where it cannot be used, or would have to be changed but ``may_change`` forbids it.
+        """
         try:
             engine = _engine(path, "FULL")
             try:
-                schema.upgrade(engine, str(path))
+                schema.upgrade(engine, str(path), may_change=may_change)
             finally:
                 engine.dispose()
         except (DBAPIError, sqlite3.Error) as error:
@@ -282,6 +300,12 @@ def primary_code(error: BaseException) -> int | None:
 
 def _find(cursor: sqlite3.Cursor, digest: Digest) -> list[FileRecord]:
     return [FileRecord(*row) for row in statements.FIND.run(cursor, digest=digest)]
+
+
+def _bytes_of(cursor: sqlite3.Cursor, owner: str, now: int) -> int:
+    kept: int = (statements.USAGE_OF.run(cursor, owner=owner).fetchone() or (0, 0))[1]
+    expired: int = statements.EXPIRED_BYTES.run(cursor, owner=owner, now=now).fetchone()[0]
+    return kept - expired
 
 
 def _row(file: FileRecord) -> dict[str, object]:

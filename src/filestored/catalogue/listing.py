@@ -2,10 +2,8 @@
 
 A page walks along an index from where the last one ended and looks at no more than :data:`MAX_SCANNED` files, so that
 a filter few files match costs a page no more than another: such a page is short, or empty, and the next goes on.
-Files of all owners are the merged walks along each owner's.
 """
 
-import heapq
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from filestored.catalogue.tables import files
 MAX_SCANNED = 5000
 """How many files one page looks at, at most."""
 
-# sorts behind every name that begins with what stands before it
+# sorts behind every name that begins with what stands before it, but for some that nobody gives
 _LAST = "\U0010ffff" * 2
 _WIDTH = len(statements.RECORD)
 
@@ -99,17 +97,15 @@ class Page:
 
 _COLUMNS = {"created_at": files.c.created_at, "name": files.c.folded_name, "size": files.c.size}
 _WALKS = {
-    (sort, goes_on): statements.walk(_COLUMNS[sort.value.lstrip("-")], descending=sort.is_descending, goes_on=goes_on)
+    (sort, of_all): statements.walk(_COLUMNS[sort.value.lstrip("-")], descending=sort.is_descending, of_all=of_all)
     for sort in Sort
-    for goes_on in (False, True)
+    for of_all in (False, True)
 }
 
 
 def read_page(connection: sqlite3.Connection, query: Query, owner: str | None, now: int) -> Page:
     """Read a page of an owner's files, of all owners' where it is None; what has expired at ``now`` is left out."""
-    owners = _all_owners(connection) if owner is None else [owner]
-    walks = [_walk(connection, query, each) for each in owners]
-    rows = heapq.merge(*walks, key=_place, reverse=query.sort.is_descending) if len(walks) > 1 else _chain(walks)
+    rows = _walk(connection.cursor(), query, owner)
     found: list[FileRecord] = []
     end = None
     for scanned, row in enumerate(rows):
@@ -124,19 +120,16 @@ def read_page(connection: sqlite3.Connection, query: Query, owner: str | None, n
     return Page(found, None)
 
 
-def _all_owners(connection: sqlite3.Connection) -> list[str]:
-    return [row[0] for row in statements.OWNERS.run(connection.cursor())]
-
-
-def _chain(walks: list[Iterator[Any]]) -> Iterator[Any]:
-    return walks[0] if walks else iter(())
-
-
-def _walk(connection: sqlite3.Connection, query: Query, owner: str) -> Iterator[Any]:
+def _walk(cursor: sqlite3.Cursor, query: Query, owner: str | None) -> Iterator[Any]:
+    """Yield rows in order, each read when it is asked for."""
+    beginning, alike, beyond = _WALKS[query.sort, owner is None]
+    whose = {} if owner is None else {"owner": owner}
     after = query.after or _before_prefix(query)
     if after is None:
-        return _WALKS[query.sort, False].run(connection.cursor(), owner=owner)
-    return _WALKS[query.sort, True].run(connection.cursor(), owner=owner, key=after.key, id=after.id)
+        yield from beginning.run(cursor, **whose)
+    else:
+        yield from alike.run(cursor, **whose, key=after.key, id=after.id)
+        yield from beyond.run(cursor, **whose, key=after.key)
 
 
 def _before_prefix(query: Query) -> Place | None:

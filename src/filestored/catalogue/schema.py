@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from loguru import logger
 from sqlalchemy import Connection, Engine, inspect, text
 
 from filestored.errors import StartError
@@ -10,12 +11,22 @@ LATEST = "0002"
 """The newest revision in ``migrations/versions``; a test compares the two."""
 
 
-def upgrade(engine: Engine, shown_as: str) -> None:
-    """Create or migrate the tables. Raises StartError where a newer program has changed them already."""
+def upgrade(engine: Engine, shown_as: str, *, may_change: bool = True) -> None:
+    """Create or migrate the tables.
+
+    Raises StartError where a newer program has changed them already, or ``may_change`` forbids it.
+    """
     with engine.begin() as connection:
         current = _revision(connection)
         if current == LATEST:
             return
+        if current is not None:
+            if not may_change:
+                raise StartError(
+                    f"the catalogue {shown_as} is of another version of filestored than this one (revision {current}), "
+                    "and a daemon is using it; restart that with this version first"
+                )
+            logger.info("the catalogue {} is brought from revision {} to {}", shown_as, current, LATEST)
         # importing Alembic takes longer than everything else at start: only where there is work for it
         from alembic import command
         from alembic.config import Config

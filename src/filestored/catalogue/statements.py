@@ -39,6 +39,14 @@ RECORD = (
 """The columns of a FileRecord, in its order."""
 
 FIND = Prepared(sa.select(*RECORD).where(files.c.digest == _digest).order_by(files.c.created_at, files.c.owner))
+ASKED_AT_ONCE = 100
+"""For how many digests FIND_ALL asks, by its parameters ``digest0`` and so on."""
+
+FIND_ALL = Prepared(
+    sa.select(*RECORD)
+    .where(files.c.digest.in_([sa.bindparam(f"digest{number}", type_=sa.String) for number in range(ASKED_AT_ONCE)]))
+    .order_by(files.c.created_at, files.c.owner)
+)
 INSERT = Prepared(sa.insert(files).values(_parameters(files, "id")))
 UPDATE = Prepared(
     sa.update(files)
@@ -52,13 +60,18 @@ DELETE = Prepared(sa.delete(files).where(files.c.digest == _digest, files.c.owne
 IS_NAMED = Prepared(sa.select(files.c.owner).where(files.c.digest == _digest).limit(1))
 EXPIRED = Prepared(sa.select(*RECORD).where(files.c.expires_at <= _now).order_by(files.c.expires_at).limit(_limit))
 EXPIRED_BYTES = Prepared(
-    sa.select(sa.func.coalesce(sa.func.sum(files.c.size), 0)).where(files.c.expires_at <= _now, files.c.owner == _owner)
+    sa.select(sa.func.coalesce(sa.func.sum(files.c.size), 0)).where(
+        # by the index of what expires, of which there is little: an expression has no index of its own
+        files.c.expires_at <= _now,
+        files.c.owner.concat("") == _owner,
+    )
 )
 HAS_SIZE = Prepared(
     sa.select(files.c.id)
     .where(files.c.owner == _owner, files.c.size == sa.bindparam("size", type_=sa.Integer))
     .limit(1)
 )
+LARGEST = Prepared(sa.select(sa.func.max(files.c.size)).where(files.c.owner == _owner))
 DIGESTS = Prepared(
     sa.select(files.c.digest, sa.func.max(files.c.size))
     .where(
@@ -82,7 +95,6 @@ ADD_USAGE = Prepared(
     )
 )
 USAGE_OF = Prepared(sa.select(usage.c.files, usage.c.bytes).where(usage.c.owner == _owner))
-OWNERS = Prepared(sa.select(usage.c.owner).where(usage.c.files > 0).order_by(usage.c.owner))
 ALL_FILES = Prepared(sa.select(sa.func.coalesce(sa.func.sum(usage.c.files), 0)))
 ADD_TOTALS = Prepared(
     sa.update(totals).values(
@@ -126,16 +138,20 @@ SET_NOTE = Prepared(_noted.on_conflict_do_update(index_elements=["name"], set_={
 ADD_NOTE = Prepared(_noted.on_conflict_do_nothing())
 
 
-def walk(column: sa.Column[Any], *, descending: bool, goes_on: bool) -> Prepared:
-    """Return the statement that walks along an owner's files in the order of a column.
+def walk(column: sa.Column[Any], *, descending: bool, of_all: bool) -> tuple[Prepared, Prepared, Prepared]:
+    """Return the three statements of a walk along an owner's files, or all owners', in the order of a column.
 
-    It gives FileRecord's columns, the column's value and the id. With ``goes_on`` it begins after the parameters
-    ``key`` and ``id``.
+    They give FileRecord's columns, the column's value and the id. The first begins at the beginning; the others go on
+    after the parameters ``key`` and ``id``: one with the rest of what has the same value, one with what follows. As one
+    statement they would read all that has the same value again for each page.
     """
-    place = sa.tuple_(column, files.c.id)
-    statement = sa.select(*RECORD, column, files.c.id).where(files.c.owner == _owner)
-    if goes_on:
-        start = sa.tuple_(sa.bindparam("key", type_=column.type), sa.bindparam("id", type_=sa.BigInteger))
-        statement = statement.where(place < start if descending else place > start)
+    whose = [] if of_all else [files.c.owner == _owner]
+    key: sa.BindParameter[Any] = sa.bindparam("key", type_=column.type)
+    number: sa.BindParameter[int] = sa.bindparam("id", type_=sa.BigInteger)
+    alike = [column == key, files.c.id < number if descending else files.c.id > number]
+    beyond = [column < key if descending else column > key]
     order = (column.desc(), files.c.id.desc()) if descending else (column, files.c.id)
-    return Prepared(statement.order_by(*order))
+    walks = [
+        sa.select(*RECORD, column, files.c.id).where(*whose, *where).order_by(*order) for where in ([], alike, beyond)
+    ]
+    return Prepared(walks[0]), Prepared(walks[1]), Prepared(walks[2])

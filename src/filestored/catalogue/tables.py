@@ -30,6 +30,9 @@ files = Table(
     Index(None, "owner", "created_at"),
     Index(None, "owner", "folded_name"),
     Index(None, "owner", "size"),
+    Index(None, "created_at"),
+    Index(None, "folded_name"),
+    Index(None, "size"),
 )
 """One row a file: an owner's claim on a blob. ``id`` only tells apart what is alike in a listing."""
 

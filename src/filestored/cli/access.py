@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import click
@@ -12,7 +13,7 @@ from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord, now_milliseconds
-from filestored.cli.stores import find_store_folder, open_catalogue, store_options
+from filestored.cli.stores import change, find_store_folder, open_catalogue, store_options
 from filestored.digest import Digest, parse_digest
 from filestored.errors import SettingsError, StartError
 from filestored.quantities import format_size, parse_duration, parse_size
@@ -20,6 +21,7 @@ from filestored.settings import load_only
 from filestored.shared import renew_tokens
 from filestored.signing import KEY_NOTE, Signer, new_key
 
+_BASE = re.compile(r"https?://[^\s/?#]+(?:/[^\s?#]*)?", re.ASCII)
 _ANYWHERE = {"0.0.0.0": "localhost", "[::]": "localhost"}  # noqa: S104
 
 
@@ -42,8 +44,8 @@ def create(name: str, permissions: str, expires_in: str | None, quota: str | Non
     text, record = _make(name, permissions, expires_in, quota)
     settings = load_only(("store", "hash"), flags, os.environ)
     folder = StoreFolder.adopt(settings.store, settings.hash)
-    with open_catalogue(flags, folder) as catalogue, catalogue.transaction() as transaction:
-        if not transaction.add_token(record):
+    with open_catalogue(flags, folder) as catalogue:
+        if not change(catalogue, folder, lambda transaction: transaction.add_token(record)):
             raise StartError(f"there is a token {name} already; revoke it first, or choose another name")
     renew_tokens(folder.shared_file)
     click.echo(text)
@@ -126,9 +128,8 @@ def revoke(name: str, **flags: str | None) -> int:
     """Make a token worthless, within a second and for ever. The files of its owner stay."""
     folder = find_store_folder(flags)
     with open_catalogue(flags, folder) as catalogue:
-        with catalogue.transaction() as transaction:
-            if not transaction.remove_token(name):
-                raise StartError(f"there is no token {name}; see `filestored token list`")
+        if not change(catalogue, folder, lambda transaction: transaction.remove_token(name)):
+            raise StartError(f"there is no token {name}; see `filestored token list`")
         is_last = not catalogue.tokens()
     renew_tokens(folder.shared_file)
     click.echo(f"revoked: {name}")
@@ -152,6 +153,8 @@ def link(file_hash: str, expires_in: str, base: str | None, **flags: str | None)
     if digest is None:
         raise SettingsError(f"{file_hash[:140]} is not a hash: give 32, 40, 64 or 128 hex digits")
     seconds = _seconds(expires_in)
+    if base is not None and not _BASE.fullmatch(base):
+        raise SettingsError(f"--base {base[:200]}: it must be an address such as https://files.example")
     folder = find_store_folder(flags)
     address = base.rstrip("/") if base else _address_of(folder)
     with open_catalogue(flags, folder) as catalogue:
@@ -178,8 +181,9 @@ def _name_of(catalogue: Catalogue, folder: StoreFolder, digest: Digest) -> str |
 
 def _key_of(catalogue: Catalogue) -> str:
     """Return the key that links are signed with, made where no daemon has made it yet."""
-    with catalogue.transaction() as transaction:
-        transaction.add_note(KEY_NOTE, new_key())
+    if catalogue.note(KEY_NOTE) is None:
+        with catalogue.transaction() as transaction:
+            transaction.add_note(KEY_NOTE, new_key())
     return catalogue.note(KEY_NOTE) or ""
 
 

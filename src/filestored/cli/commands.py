@@ -107,8 +107,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {error}", 1)
+        return _fail(_explained(error), 1)
     return status if isinstance(status, int) else 0
+
+
+def _explained(error: Exception) -> str:
+    """Say what failed without naming what only a programmer knows, where that can be told."""
+    # only here: listing the commands needs none of it
+    import sqlite3
+
+    if isinstance(error, sqlite3.Error):
+        return f"the catalogue cannot be used: {error}"
+    if isinstance(error, OSError):
+        return str(error).partition("] ")[2] or str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _fail(reason: str, status: int) -> int:
