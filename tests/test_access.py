@@ -2,7 +2,20 @@
 
 import pytest
 
-from filestored.access import ANONYMOUS, CHALLENGES, Access, Anonymous, Connection, Permission, is_loopback
+from filestored.access import (
+    ANONYMOUS,
+    CHALLENGES,
+    STRANGER,
+    Access,
+    Anonymous,
+    Connection,
+    Permission,
+    Principal,
+    by_link,
+    is_loopback,
+    new_token,
+)
+from filestored.digest import Digest
 from filestored.errors import FilestoredError, Forbidden, Unauthorized
 
 LOCAL = Connection("127.0.0.1", False, "localhost:9000")
@@ -14,7 +27,7 @@ def permissions(mode: Anonymous, connection: Connection) -> Permission:
         principal = Access(mode).admit(connection, None, 0)
     except FilestoredError:
         return Permission(0)
-    assert principal.owner == ANONYMOUS
+    assert principal.owner == (STRANGER if mode is Anonymous.READ else ANONYMOUS)
     return principal.permissions
 
 
@@ -66,3 +79,37 @@ def test_a_refusal_says_how_to_open_up() -> None:
 
 def test_is_loopback_understands_zones() -> None:
     assert not is_loopback("fe80::1%eth0")
+
+
+def test_a_token_is_right_or_wrong_and_its_secret_is_nowhere() -> None:
+    text, record = new_token("anna", Permission.READ, 1000, expires_at=2000, quota=5)
+    access = Access(Anonymous.NONE, [record])
+    assert access.admit(REMOTE, text, 1999) == Principal("anna", Permission.READ, 5, expires_at=2000)
+    assert text.rpartition("-")[2] not in repr(record)
+    for wrong, now in ((text[:-1], 1), (text + "A", 1), (text[:-1] + "*", 1), ("", 1), (text, 2000)):
+        with pytest.raises(Unauthorized):
+            access.admit(REMOTE, wrong, now)
+    assert access.knows(text)
+    assert not access.knows(text[:-2] + "__")
+    access.update([])
+    with pytest.raises(Unauthorized, match="wrong"):
+        access.admit(REMOTE, text, 1)
+
+
+@pytest.mark.parametrize("text", ["read", "read,write", "delete , READ", "admin", "read,write,delete,admin"])
+def test_permissions_read_back_what_they_spell(text: str) -> None:
+    permissions = Permission.parse(text)
+    assert Permission.parse(permissions.spelled()) == permissions
+    assert (Permission.DELETE in permissions) is ("delete" in text or "admin" in text)
+
+
+def test_a_principal_of_a_link_reads_one_file_and_nothing_else() -> None:
+    principal = by_link(Digest("ab" * 32))
+    principal.require_reading(Digest("ab" * 32))
+    with pytest.raises(Forbidden):
+        principal.require_reading(Digest("cd" * 32))
+    with pytest.raises(Forbidden):
+        principal.require_no_link()
+    for permission in (Permission.WRITE, Permission.DELETE, Permission.ADMIN):
+        with pytest.raises(Forbidden):
+            principal.require(permission)

@@ -263,6 +263,17 @@ def test_workers_end_with_a_supervisor_that_is_killed(start_daemon: StartDaemon)
     assert start_daemon(store=daemon.store).stop() == 0
 
 
+def test_workers_that_die_twice_within_seconds_are_replaced_and_end_nothing(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1")
+    digest = httpx.post(daemon.url, content=b"kept").text
+    for _ in range(3):
+        (worker,) = worker_pids(daemon.pid)
+        os.kill(worker, signal.SIGKILL)
+        assert wait_until(lambda gone=worker: worker_pids(daemon.pid) not in ([], [gone]) and _is_ready(daemon))  # type: ignore[misc]
+        assert httpx.get(f"{daemon.url}/{digest}").content == b"kept"
+    assert daemon.stop() == 0
+
+
 def test_a_worker_that_dies_is_replaced(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--workers", "1")
     (worker,) = worker_pids(daemon.pid)

@@ -1,6 +1,7 @@
 """The filestore: owners, lives and the blobs they share."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -9,11 +10,17 @@ from typing import Any
 import pytest
 
 from filestored import filestore as module
-from filestored.access import Permission, Principal
+from filestored.access import Permission, Principal, by_link
+from filestored.api.downloads import Downloads
+from filestored.api.limits import Limits
+from filestored.api.stalls import Stalls
+from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
-from filestored.catalogue.records import Added, Wish, now_milliseconds
+from filestored.catalogue.catalogue import Catalogue, Transaction
+from filestored.catalogue.records import Added, FileRecord, Wish, now_milliseconds
+from filestored.changes import AddFiles
 from filestored.digest import Algorithm, Digest
-from filestored.errors import Forbidden, NotFound, OutOfSpace
+from filestored.errors import Forbidden, NotFound, OutOfSpace, TooLarge
 from filestored.filestore import Filestore
 
 USER = Permission.READ | Permission.WRITE | Permission.DELETE
@@ -181,3 +188,57 @@ def test_room_is_kept_free(folder: StoreFolder) -> None:
     with pytest.raises(OutOfSpace, match="free"):
         store.require_room(1)
     store.close()
+
+
+def test_an_upload_refused_after_its_batch_has_failed_leaves_nothing(
+    folder: StoreFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes were published by the attempt that failed; meanwhile another worker has used the quota up."""
+    store, other = (Filestore(folder, None, durable=False) for _ in range(2))
+    limited = Principal("anna", USER, quota=100)
+    flush = type(store._catalogue).transaction
+    attempts = []
+
+    @contextlib.contextmanager
+    def fail_first(catalogue: Catalogue, **options: bool) -> Iterator[Transaction]:
+        with flush(catalogue, **options) as transaction:
+            yield transaction
+            attempts.append(transaction)
+            if len(attempts) == 1:
+                raise ValueError("the first attempt fails when all is done")
+        return
+
+    async def story() -> None:
+        monkeypatch.setattr(store._catalogue, "transaction", fail_first.__get__(store._catalogue))
+        added = AddFiles("anna", [(store.hold(b"x" * 90), Wish())], limited.quota)
+        innocent = AddFiles("boris", [(store.hold(b"innocent"), Wish())])
+        waiting = [store._committer.submit(change) for change in (added, innocent)]
+        take = added.carry_out
+
+        def used_up_meanwhile(transaction: Transaction, blobs: DiskBlobStore, now: int) -> list[Added]:
+            if attempts:
+                transaction.insert(FileRecord(Digest("ab" * 32), "anna", None, "a/b", 50, 1, None), is_first=True)
+            return take(transaction, blobs, now)
+
+        monkeypatch.setattr(added, "carry_out", used_up_meanwhile)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(outcomes[0], TooLarge)
+        assert not path_of(folder, added.digests[0]).exists()
+        assert path_of(folder, innocent.digests[0]).read_bytes() == b"innocent"
+
+    run(story)
+    store.close()
+    other.close()
+
+
+def test_what_is_remembered_is_not_read_by_who_may_not(store: Filestore) -> None:
+    async def story() -> None:
+        digest = (await add(store, ANNA, b"remembered")).file.digest
+        downloads = Downloads(store, Limits(), Stalls())
+        await downloads.find(ANNA, digest)
+        for blind in (Principal("anna", Permission.WRITE), by_link(Digest("cd" * 32))):
+            with pytest.raises(Forbidden):
+                await downloads.find(blind, digest)
+        assert await store.find_stored(Principal("boris", Permission.DELETE), digest) is None
+
+    run(story)

@@ -56,3 +56,24 @@ def test_a_worker_that_died_takes_its_count_along(path: Path) -> None:
     successor = Shared(path)
     assert (successor.uploads(), successor.uploads_of("192.0.2.1")) == (0, 0)
     successor.close()
+
+
+def test_what_dead_workers_counted_is_forgotten_with_the_next_start(path: Path) -> None:
+    code = "import os, sys; from pathlib import Path; from filestored.shared import Shared; "
+    code += "taken = [Shared(Path(sys.argv[1]))]; taken[0].count_upload('192.0.2.1', 1); taken[0].counters[9] += 5; "
+    code += "print(flush=True); input(); os._exit(9)"
+    # held while another takes its place, so that the one after it takes a slot of its own
+    one, two = (
+        subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    )
+    for process in (one, two):
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in (one, two):
+        process.communicate(b"\n", timeout=20)
+    shared = Shared(path)
+    assert shared.sum_counters()[9] == 10
+    shared.forget_counts()
+    assert (shared.uploads(), shared.uploads_of("192.0.2.1"), shared.sum_counters()[9]) == (0, 0, 0)
+    shared.close()

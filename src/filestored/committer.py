@@ -133,15 +133,16 @@ class Committer:
             self._withdraw(batch[0].change)
 
     def _commit_on_full_disk(self, waiting: _Waiting[Any]) -> None:
-        """Give the reserve up for a delete, which is what makes room again."""
-        if not waiting.change.frees_space:
-            return
-        waiting.error = None
+        """Try once more, with more room: what the log gives back, and for a delete the reserve too."""
         try:
-            # it may be gone: another worker is using it, or the disk had no room for it
-            self._reserve.unlink(missing_ok=True)
-            # deletes of small blobs would otherwise add more to the log than they free
-            self._catalogue.reuse_wal()
+            if waiting.change.frees_space:
+                # it may be gone: another worker is using it, or the disk had no room for it
+                self._reserve.unlink(missing_ok=True)
+                # deletes of small blobs would otherwise add more to the log than they free
+                self._catalogue.reuse_wal()
+            elif not self._catalogue.give_back_wal():
+                return
+            waiting.error = None
             self._carry_out([waiting])
         except Exception as error:
             waiting.error = error

@@ -158,10 +158,14 @@ class Scrub:
                 self.state.position = digest
                 self._breathe(0)
         except _Told:
-            self._note()
+            self._note_if_possible()
             return False
         self.state.finish()
-        self._note(flushed=True)
+        try:
+            self._note(flushed=True)
+        except sqlite3.Error as error:
+            # what was found is told all the same; only the next scrub will not know how far this one came
+            logger.warning("that this scrub has ended could not be noted: {}", error)
         return True
 
     # what there is to look at

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import time
 from email.utils import formatdate, parsedate_to_datetime
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import Daemon, StartDaemon
+from tests.processes import wait_until
 
 
 @pytest.fixture
@@ -320,3 +322,14 @@ def test_put_stores_the_empty_file(client: httpx.Client) -> None:
     client.delete(f"/{digest}")
     assert client.put(f"/{digest}", content=b"").status_code == 201
     assert client.put(f"/{'0' * 64}", content=b"").status_code == 422
+
+
+def test_what_is_told_of_a_file_that_expires_is_right_at_each_moment(client: httpx.Client) -> None:
+    digest = client.post("/", params={"expires_in": "40"}, content=os.urandom(50)).text
+
+    def left() -> int:
+        control = client.get(f"/{digest}").headers["cache-control"]
+        return int(re.search(r"max-age=(\d+)", control)[1])  # type: ignore[index]
+
+    first = left()
+    assert wait_until(lambda: left() < first, seconds=5)

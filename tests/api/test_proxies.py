@@ -50,6 +50,7 @@ def exchange(client: str, *headers: tuple[str, str]) -> Exchange:
         ("127.0.0.1", [("x-forwarded-for", "unknown")], "127.0.0.1", "http", INNER),
         ("127.0.0.1", [("x-forwarded-for", "6.6.6.6, nonsense")], "127.0.0.1", "http", INNER),
         ("127.0.0.1", [("x-forwarded-for", "[2001:db8::1]:4711")], "2001:db8::1", "http", INNER),
+        ("127.0.0.1", [("x-forwarded-for", "fe80::1%a b=c")], "fe80::1", "http", INNER),
         ("127.0.0.1", [("x-forwarded-for", "192.0.2.7:4711")], "192.0.2.7", "http", INNER),
         (
             "10.0.0.1", [("forwarded", 'for=6.6.6.6, for="[2001:db8::1]:80";proto=https;host=files.example')],
@@ -164,6 +165,8 @@ def test_cross_origin_pages_that_are_let_in_and_those_that_are_not(start_daemon:
         assert "ETag" in read.headers["access-control-expose-headers"]
         assert "Origin" in read.headers["vary"]
         assert "access-control-allow-origin" not in httpx.get(f"{daemon.url}/{made.text}", headers=stranger).headers
+        # what a browser keeps of an image must not stand in for what a page may read
+        assert "Origin" in httpx.get(f"{daemon.url}/{made.text}").headers["vary"]
     # an error can be read by the page as well
     assert "access-control-allow-origin" in httpx.get(f"{daemon.url}/nothing", headers=friend).headers
     assert httpx.post(f"{daemon.url}/", content=b"x", headers=stranger).status_code == 403

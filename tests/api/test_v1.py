@@ -2,6 +2,8 @@
 
 import json
 import os
+import statistics
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,7 +16,7 @@ from tests.api.raw import RawConnection
 from tests.bad_days.consistency import sha256
 from tests.conftest import Daemon, StartDaemon
 from tests.processes import wait_until
-from tests.tokens import bearer, make_token
+from tests.tokens import bearer, make_token, revoke_token
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_a_change_is_of_the_callers_own_file_and_seen_at_once(
         b'{"expires_at": "tomorrow"}', b'{"expires_at": "2020-01-01T00:00:00Z"}',
         b'{"expires_at": "2099-01-01T00:00:00"}',
         b'{"expires_at": true}', b'{"expires_at": "99999-01-01T00:00:00Z"}', b'{"expires_at": 1e300}',
-        b'{"name": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000, b'{"name": "a", "name": ',
+        b'{"name": "\xff"}', b"[" * 16_000, b'{"a":' * 3000, b'{"name": "a", "name": ',
         b'{"type": "a/b\\r\\nx: y"}',
         b'{"expires_at": "9999-12-31T23:59:59-23:59"}', b'{"expires_at": -1e18}', b'{"name": {"a": []}}',
     ],
@@ -315,12 +317,56 @@ def test_asking_for_nonsense_is_400(anna: httpx.Client, ask: object) -> None:
 
 def test_json_that_is_too_long_is_413_before_it_is_read(owners: Owners) -> None:
     daemon, clients = owners
+    digest = clients["anna"].post("/", content=b"any").text
+    for method, path in (("PATCH", f"/v1/files/{digest}"), ("POST", f"/v1/files/{digest}/link")):
+        assert clients["anna"].request(method, path, content=b" " * (16 * 1024 + 1)).status_code == 413
     header = f"Authorization: {clients['anna'].headers['authorization']}"
     with RawConnection(daemon.address) as connection:
         status, _, body = connection.request("POST", "/v1/files/missing", header, "Content-Length: 99999999999")
         assert (status, json.loads(body)["status"]) == (413, 413)
     long = json.dumps({"hashes": ["a" * (3 << 20)]}).encode()
     assert clients["anna"].post("/v1/files/missing", content=iter([long])).status_code == 413
+
+
+def test_a_hostile_body_keeps_nobody_else_waiting(owners: Owners) -> None:
+    daemon, clients = owners
+    unknown = json.dumps({f"field{number}": 1 for number in range(100_000)}).encode()
+    wrong = json.dumps({"hashes": [1] * 400_000}).encode()
+    times = []
+    with ThreadPoolExecutor(2) as threads, httpx.Client(base_url=daemon.url) as watcher:
+        hostile = [
+            threads.submit(clients["reader"].post, "/v1/files/missing", content=body, timeout=60)
+            for body in (unknown, wrong) * 5
+        ]
+        while not all(attempt.done() for attempt in hostile):
+            began = time.perf_counter()
+            assert watcher.get("/healthz").status_code == 200
+            times.append(time.perf_counter() - began)
+    assert {attempt.result().status_code for attempt in hostile} == {400}
+    # a model that notes each mistake takes seconds for one of these
+    assert statistics.median(times) < 0.1
+
+
+@pytest.mark.parametrize(("method", "place", "body"), [
+    ("PATCH", "/v1/files/{}", b'{"name": "renamed"}'), ("POST", "/v1/files/{}/link", b'{"expires_in": "30d"}'),
+    ("POST", "/v1/files/missing", b'{"hashes": []}'),
+])  # fmt: skip
+def test_a_token_revoked_while_its_json_is_on_the_way_does_nothing_any_more(
+    owners: Owners, method: str, place: str, body: bytes
+) -> None:
+    daemon, _ = owners
+    name = f"slow{os.urandom(4).hex()}"
+    token = make_token(daemon.store, name, "read,write")
+    made = httpx.post(f"{daemon.url}/v1/files?name=first", content=os.urandom(9), headers=bearer(token)).json()
+    with RawConnection(daemon.address) as connection:
+        head = f"{method} {place.format(made['hash'])} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        connection.send(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body[:3])
+        time.sleep(0.3)
+        revoke_token(daemon.store, name)
+        time.sleep(1)
+        connection.send(body[3:])
+        status, _, _ = connection.answer()
+    assert status == 401
 
 
 # sums and quotas
@@ -373,11 +419,22 @@ def test_a_quota_counts_all_its_owner_keeps_shared_or_not(start_daemon: StartDae
         assert anna.post("/", content=b"", headers={"content-type": "text/plain"}).status_code == 200
         anna.delete(f"/{sha256(shared)}")
         assert anna.post("/", content=iter([b"z" * 401])).status_code == 413
+        assert anna.post("/", files={"f": ("name", b"z" * 401)}).status_code == 413
         assert anna.post("/", content=iter([b"z" * 400])).status_code == 200
     # refused before it is sent, where its length tells
     with RawConnection(daemon.address) as connection:
         status, _, _ = connection.request("POST", "/", f"Authorization: Bearer {token}", "Content-Length: 5000000000")
         assert status == 413
+
+
+def test_what_has_expired_counts_for_no_quota_from_that_moment(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    token = make_token(store, "anna", "read,write", quota=1000)
+    daemon = start_daemon("--workers", "1", store=store)
+    made = httpx.post(f"{daemon.url}/v1/files?expires_in=1", content=b"x" * 900, headers=bearer(token)).json()
+    end = datetime.fromisoformat(made["expires_at"]).timestamp()
+    time.sleep(max(0, end - time.time()) + 0.01)
+    assert httpx.post(daemon.url, content=b"y" * 900, headers=bearer(token)).status_code == 200
 
 
 def test_a_quota_holds_when_many_upload_at_once(start_daemon: StartDaemon, tmp_path: Path) -> None:

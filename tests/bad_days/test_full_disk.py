@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.api.raw import RawConnection
 from tests.bad_days.consistency import require_agreement, sha256
 from tests.conftest import EVERYTHING, Daemon, StartDaemon
 from tests.processes import wait_until
+from tests.tokens import bearer, make_token
 
 MakeDisk = Callable[[str], Path]
 
@@ -114,6 +116,30 @@ def test_a_full_disk_keeps_what_is_acknowledged_and_lets_everything_be_deleted(
         # a blob that was read lately gives its space back within a second
         assert wait_until(partial(is_taken, daemon, body), seconds=3)
     require_all(daemon, again)
+
+
+def test_on_a_full_disk_a_token_is_revoked_and_a_scrub_tells_what_it_finds(
+    start_daemon: StartDaemon, make_disk: MakeDisk
+) -> None:
+    store = make_disk("size=8m")
+    token = make_token(store, "thief", "read,write")
+    daemon = start_daemon("--min-free-space", "0", "--workers", "2", "--anonymous", "full", store=store)
+    acknowledged = fill(daemon, 300_000)
+    use_up(store.parent / "other")
+    assert httpx.get(f"{daemon.url}/v1/stats", headers=bearer(token)).status_code == 200
+
+    def call(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "filestored", *arguments, "--store", str(store)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return ended.returncode, ended.stdout + ended.stderr
+
+    assert call("token", "revoke", "thief")[0] == 0
+    assert httpx.get(f"{daemon.url}/v1/stats", headers=bearer(token)).status_code == 401
+    use_up(store.parent / "more")
+    status, said = call("scrub", "--rate", "none")
+    assert status == 0, said
+    assert f"verified: {len(acknowledged)} blobs" in said
+    assert "Traceback" not in said
 
 
 def test_a_large_upload_that_does_not_fit_stores_nothing(start_daemon: StartDaemon, make_disk: MakeDisk) -> None:

@@ -226,7 +226,7 @@ class V1Routes:
 def _decoded(body: bytes, model: type[BaseModel]) -> dict[str, object]:
     """Return the fields of a JSON object. Raises BadRequest where it is none, or has one that the model does not."""
     try:
-        fields = from_json(body, allow_inf_nan=False)
+        fields = from_json(body)
     except ValueError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from None
     if not isinstance(fields, dict):

@@ -19,6 +19,7 @@ BUSY_TIMEOUT_SECONDS = 10
 _CHECKPOINT_EVERY_PAGES = 4000
 _MAX_WAL_BYTES = 32 << 20
 _WAL_LOOKED_AT_EVERY = 64
+_WORTH_GIVING_BACK_BYTES = 256 * 1024
 
 
 class Transaction:
@@ -261,6 +262,15 @@ class Catalogue:
         with contextlib.suppress(OSError, sqlite3.Error):
             if self._wal.stat().st_size > _MAX_WAL_BYTES:
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def give_back_wal(self) -> bool:
+        """Fold the write-ahead log into the database and cut it; tell whether the disk has gained room by that."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            before = self._wal.stat().st_size
+            if before >= _WORTH_GIVING_BACK_BYTES:
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                return self._wal.stat().st_size < before
+        return False
 
     def reuse_wal(self) -> None:
         """Fold the write-ahead log into the database, so that what follows overwrites it instead of adding to it.
