@@ -155,12 +155,12 @@ class Application:
             if name in _NOTABLE:
                 if name == b"host":
                     host = value
+                elif name == b"authorization":
+                    authorization = value
                 elif name == b"if-none-match":
                     tag = value
                 elif name == b"range":
                     ranges = value
-                elif name == b"authorization":
-                    authorization = value
                 else:
                     return None
         client = scope["client"]
