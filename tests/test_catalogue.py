@@ -53,7 +53,16 @@ def test_the_newest_migration_is_the_one_the_program_asks_for() -> None:
     assert ScriptDirectory(folder).get_current_head() == schema.LATEST
 
 
-def test_a_catalogue_of_the_first_version_is_carried_forward_with_all_it_holds(tmp_path: Path) -> None:
+ROWS = [
+    (f"{n:064x}", owner, f"Имя{n}" if n else None, "a/b", n, n, None)
+    for n in range(1500)
+    for owner in ("anna", "boris")
+]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A catalogue of the first version, with some files and a removal."""
     path = tmp_path / "old.sqlite3"
     engine = sa.create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
@@ -62,16 +71,18 @@ def test_a_catalogue_of_the_first_version_is_carried_forward_with_all_it_holds(t
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
     engine.dispose()
-    rows = [
-        (f"{n:064x}", owner, n and f"Имя{n}", "a/b", n, n, None) for n in range(1500) for owner in ("anna", "boris")
-    ]
-    with sqlite3.connect(path) as old:
-        old.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        old.execute("INSERT INTO removals VALUES (?)", ("ff" * 32,))
-    old.close()
+    with sqlite3.connect(path) as first:
+        first.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", ROWS)
+        first.execute("INSERT INTO removals VALUES (?)", ("ff" * 32,))
+    first.close()
+    return path
+
+
+def test_a_catalogue_of_the_first_version_is_carried_forward_with_all_it_holds(old: Path) -> None:
+    path = old
     Catalogue.prepare(path)
     catalogue = Catalogue(path, durable=False)
-    assert catalogue.find(Digest(rows[-1][0])) == [FileRecord(*row) for row in rows[-2:]]  # type: ignore[arg-type]
+    assert catalogue.find(Digest(ROWS[-1][0])) == [FileRecord(*row) for row in ROWS[-2:]]  # type: ignore[arg-type]
     assert catalogue.counts_agree()
     assert catalogue.usage(None) == Usage(3000, 1500, sum(range(1500)))
     page = catalogue.read_page(Query(2, Sort.NAME, None, Pattern.parse("имя1499")), "anna", 0)
@@ -80,6 +91,26 @@ def test_a_catalogue_of_the_first_version_is_carried_forward_with_all_it_holds(t
         assert transaction.take_removals() == ["ff" * 32]
     catalogue.close()
     Catalogue.prepare(path)
+
+
+def test_a_migration_that_fails_half_way_changes_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("the power is gone")
+
+    monkeypatch.setattr("alembic.op.create_index", fail)
+    with pytest.raises(StartError, match="power"):
+        Catalogue.prepare(old)
+    monkeypatch.undo()
+    connection = sqlite3.connect(old)
+    assert connection.execute("SELECT * FROM files ORDER BY created_at, owner").fetchall() == ROWS
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    connection.close()
+    Catalogue.prepare(old)
+
+
+def test_a_catalogue_that_a_daemon_uses_is_not_migrated_under_it(old: Path) -> None:
+    with pytest.raises(StartError, match="restart that"):
+        Catalogue.prepare(old, may_change=False)
 
 
 def test_files_are_found_first_owner_first(catalogue: Catalogue) -> None:
