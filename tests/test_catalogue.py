@@ -50,7 +50,9 @@ def test_the_migrations_make_the_tables_that_the_program_uses(path: Path) -> Non
 
 def test_the_newest_migration_is_the_one_the_program_asks_for() -> None:
     folder = Path(filestored.catalogue.__file__).parent / "migrations"
-    assert ScriptDirectory(folder).get_current_head() == schema.LATEST
+    scripts = ScriptDirectory(folder)
+    assert scripts.get_current_head() == schema.LATEST
+    assert {script.revision for script in scripts.walk_revisions()} == {*schema.CARRIED_FORWARD, schema.LATEST}
 
 
 ROWS = [

@@ -23,6 +23,7 @@ from filestored.catalogue.catalogue import Catalogue
 from filestored.daemon import LastStart, StoreLock, find_holder, running_pid
 from filestored.digest import Algorithm
 from filestored.errors import StartError
+from filestored.server import _Respawned
 from filestored.settings import load
 from tests.conftest import Daemon, StartDaemon, require_program
 from tests.processes import wait_until, worker_pids
@@ -261,6 +262,27 @@ def test_workers_end_with_a_supervisor_that_is_killed(start_daemon: StartDaemon)
     os.kill(daemon.pid, signal.SIGKILL)
     assert wait_until(lambda: not any(map(_is_alive, workers)), seconds=5)
     assert start_daemon(store=daemon.store).stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_workers_that_always_die_are_not_started_for_ever(workers: int) -> None:
+    """As Granian asks: before each start whether the one that died was started in the last 5.5 s; then it forgets."""
+    respawned = _Respawned(workers)
+    now = 1000.0
+    for death in range(100):
+        now += 0.5
+        worker = death % workers
+        if now - respawned.get(worker, 0) <= 5.5:
+            break
+        respawned.clear()
+        respawned[worker] = now
+    assert death == 5 + workers
+    # the same number of deaths over a longer time is no reason to end
+    patient = _Respawned(workers)
+    for death in range(100):
+        assert patient.get(death % workers, 0) == 0
+        patient.clear()
+        patient[death % workers] = 10.0 * death
 
 
 def test_workers_that_die_twice_within_seconds_are_replaced_and_end_nothing(start_daemon: StartDaemon) -> None:

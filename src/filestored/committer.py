@@ -12,6 +12,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ MAX_BATCH = 256
 # from this many files on one flush of the whole file system is cheaper than one of each file and folder
 _SHARED_FLUSH = 4
 _STOP_TIMEOUT_SECONDS = 60
+_MAKE_ROOM_EVERY_SECONDS = 5.0
 _FLUSH_CODES = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class Committer:
         self._changed = changed
         self._reserve = reserve
         self._flush_failed = flush_failed
+        self._make_room_at = 0.0
         self._gathered: list[_Waiting[Any]] = []
         self._queue: queue.SimpleQueue[list[_Waiting[Any]]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -134,20 +137,39 @@ class Committer:
 
     def _commit_on_full_disk(self, waiting: _Waiting[Any]) -> None:
         """Try once more, with more room: what the log gives back, and for a delete the reserve too."""
+        first = waiting.error
         try:
             if waiting.change.frees_space:
                 # it may be gone: another worker is using it, or the disk had no room for it
                 self._reserve.unlink(missing_ok=True)
                 # deletes of small blobs would otherwise add more to the log than they free
                 self._catalogue.reuse_wal()
-            elif not self._catalogue.give_back_wal():
+            elif not self._make_room():
                 return
             waiting.error = None
             self._carry_out([waiting])
         except Exception as error:
-            waiting.error = error
+            # what the second attempt lacks may only be what the first one has used up
+            waiting.error = error if is_full(error) or is_catalogue_full(error) or waiting.change.frees_space else first
         with contextlib.suppress(OSError):
             keep_reserve(self._reserve)
+
+    def _make_room(self) -> bool:
+        """Have the log give back its space, for which it takes some; tell whether the disk has gained room.
+
+        An upload gets that, and never the reserve. Tried every few seconds at most: it may have to wait for readers.
+        """
+        now = time.monotonic()
+        if now < self._make_room_at or not self._catalogue.is_wal_worth_giving_back():
+            return False
+        self._make_room_at = now + _MAKE_ROOM_EVERY_SECONDS
+        self._reserve.unlink(missing_ok=True)
+        has_gained = self._catalogue.give_back_wal()
+        try:
+            keep_reserve(self._reserve)
+        except OSError:
+            return False
+        return has_gained
 
     def _carry_out(self, batch: list[_Waiting[Any]]) -> None:
         if self._durable:

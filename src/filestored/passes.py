@@ -24,8 +24,8 @@ class Pass:
     damaged: int = 0
     missing: int = 0
     position: str = ""
-    started_at: int = 0
-    finished_at: int | None = None
+    started_at: float = 0
+    finished_at: float | None = None
     last_damaged: int = 0
     last_missing: int = 0
 
@@ -49,10 +49,11 @@ class Pass:
         noted = cls.read(note)
         if parse_digest(noted.position) and not restart:
             return noted
+        now = round(time.time(), 3)
         return cls(
-            # later than the end of the one before, by which an unfinished pass is told
-            started_at=max(int(time.time()), int(noted.finished_at or 0) + 1),
-            finished_at=noted.finished_at,
+            started_at=now,
+            # before this one, by which it is told from a finished one; also where the clock was ahead then
+            finished_at=None if noted.finished_at is None else min(noted.finished_at, now - 0.001),
             last_damaged=noted.found_damaged,
             last_missing=noted.found_missing,
         )
@@ -74,7 +75,7 @@ class Pass:
 
     def finish(self) -> None:
         """Note that it has come to the end."""
-        self.position, self.finished_at = "", max(int(time.time()), self.started_at)
+        self.position, self.finished_at = "", max(round(time.time(), 3), self.started_at)
 
     def noted(self) -> str:
         """Return it as a note."""

@@ -56,7 +56,7 @@ _BACKPRESSURE = 16384
 # bytes; with more, slow readers hold more memory, and nothing gets faster
 _CONNECTION_BUFFER = 128 * 1024
 _PR_SET_PDEATHSIG = 1
-_DEATHS = 6
+_DEATHS = 5
 _DEATHS_SECONDS = 30.0
 _SIGNAL_SECONDS = 0.2
 
@@ -175,7 +175,7 @@ def _supervise(settings: Settings, endpoint: Endpoint) -> int:
     # the last look, when Granian has taken the signals over and has not started a worker yet
     granian.on_startup(leave_if_told)
     granian.main_loop_interrupt = _Rest()
-    granian.respawned_wrks = _Respawned()
+    granian.respawned_wrks = _Respawned(settings.workers)
     with _quiet_when_stopping(granian):
         try:
             granian.serve(target_loader=partial(load_application, settings, failure), wrap_loader=False)
@@ -214,22 +214,23 @@ class _Rest(threading.Event):
 class _Respawned(dict[int, float]):
     """When each worker was started anew (monotonic seconds), which Granian looks at before it does so once more.
 
-    It gives up, and ends the daemon, where the same one dies twice within 5.5 s. Here that takes six deaths within
-    half a minute: one may be the system's doing, for want of memory, and the next one just as well.
+    It gives up, and ends the daemon, where the same one dies twice within 5.5 s. Here that takes five deaths more
+    than there are workers within half a minute: one may be the system's doing, for want of memory, and the next one
+    just as well. Which worker it is does not count, since Granian forgets all but the last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int) -> None:
         super().__init__()
-        self._times: deque[float] = deque(maxlen=_DEATHS)
+        self._times: deque[float] = deque(maxlen=_DEATHS + workers)
 
     def __setitem__(self, worker: int, moment: float) -> None:
         self._times.append(moment)
         super().__setitem__(worker, moment)
 
     def get(self, worker: int, default: Any = None) -> Any:
-        """Return when a worker was started anew, as long as that is to be looked at."""
-        is_often = len(self._times) == _DEATHS and self._times[-1] - self._times[0] < _DEATHS_SECONDS
-        return super().get(worker, default) if is_often else default
+        """Return when a worker was started last, where they are too often; else what says that it is long ago."""
+        is_often = len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < _DEATHS_SECONDS
+        return self._times[-1] if is_often else default
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -367,6 +368,28 @@ def test_a_token_revoked_while_its_json_is_on_the_way_does_nothing_any_more(
         connection.send(body[3:])
         status, _, _ = connection.answer()
     assert status == 401
+
+
+def test_slow_json_ends_in_time_and_keeps_no_upload_out(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1", "--max-uploads", "1", "--body-timeout", "2s")
+    with ExitStack() as stack:
+        connections = [stack.enter_context(RawConnection(daemon.address)) for _ in range(65)]
+        for connection in connections:
+            connection.send(b"POST /v1/files/missing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+        assert wait_until(lambda: httpx.post(f"{daemon.url}/v1/files/missing", json={"hashes": []}).status_code == 503)
+        assert httpx.post(daemon.url, content=b"an upload").status_code == 200
+        statuses = []
+        for _ in range(8):
+            time.sleep(0.5)
+            # a byte now and then makes it no longer
+            for connection in connections[:64]:
+                with suppress(OSError):
+                    connection.send(b" ")
+        for connection in connections:
+            with suppress(OSError):
+                statuses.append(connection.answer()[0])
+    assert statuses.count(408) >= 60
+    assert httpx.post(f"{daemon.url}/v1/files/missing", json={"hashes": []}).status_code == 200
 
 
 # sums and quotas

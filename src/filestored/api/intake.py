@@ -64,4 +64,4 @@ class Intake:
 
 def too_large(most: int) -> TooLarge:
     """Return the error for a body of more than ``most`` bytes."""
-    return TooLarge(f"At most {most} bytes are taken at once here.")
+    return TooLarge(f"At most {most} bytes are taken here: by the server's limits, or by what a quota leaves.")

@@ -1,6 +1,9 @@
 """``/v1``: what there is to know and to do besides the bytes, in JSON."""
 
+import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -45,6 +48,9 @@ DEFAULT_PAGE = 100
 MAX_HASHES_BYTES = 2 << 20
 """The longest JSON body with hashes: ten thousand of the longest."""
 
+MAX_HASHES_UNDER_WAY = 64
+"""How many such bodies a worker takes at once."""
+
 MAX_JSON_BYTES = 16 * 1024
 """The longest other JSON body."""
 
@@ -79,6 +85,7 @@ class V1Routes:
         self._downloads = downloads
         self._signer = signer
         self._body_timeout = body_timeout
+        self._hashes_under_way = 0
         self._stalls = stalls
 
     def routes(self) -> list[Route]:
@@ -100,7 +107,7 @@ class V1Routes:
             Route(
                 "POST", "/v1/files/missing", read, self._find_missing, "Ask which of some hashes have to be uploaded",
                 {200: Answer("Those that are not there.", Missing)}, (), Hashes, alternative=write,
-                errors=_JSON_ERRORS,
+                errors=(*_JSON_ERRORS, Busy),
             ),
             Route(
                 "GET", "/v1/files/{hash}", read, self._show, "Describe a file",
@@ -170,13 +177,23 @@ class V1Routes:
         )
 
     async def _find_missing(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        # such bodies are large: as many as uploads may be under way
-        with self._gate.upload(exchange):
+        with self._place_for_hashes():
             body, principal = await self._read_body(exchange, principal, MAX_HASHES_BYTES)
             digests = await self._filestore.in_thread(_digests_in, body)
             missing = await self._filestore.find_missing(principal, digests)
             answer = await self._filestore.in_thread(_encoded, {"missing": missing})
         await exchange.answer(200, [JSON, NO_STORE, NO_SNIFF], answer)
+
+    @contextmanager
+    def _place_for_hashes(self) -> Iterator[None]:
+        """Hold one of the places for bodies with hashes, which are large. Raises Busy where all are taken."""
+        if self._hashes_under_way >= MAX_HASHES_UNDER_WAY:
+            raise Busy("Many are asking what is missing; try again in a moment.")
+        self._hashes_under_way += 1
+        try:
+            yield
+        finally:
+            self._hashes_under_way -= 1
 
     async def _show(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         file = await self._filestore.find_file(principal, digest_of(target))
@@ -214,12 +231,17 @@ class V1Routes:
     async def _read_body(self, exchange: Exchange, principal: Principal, most: int) -> tuple[bytes, Principal]:
         """Read a body of at most ``most`` bytes; return it, and who asks now that it is there.
 
-        Raises TooLarge, RequestTimeout, ClientGone, Unauthorized.
+        Unlike an upload it is to be there as a whole in the time that an upload may be silent for. Raises TooLarge,
+        RequestTimeout, ClientGone, Unauthorized.
         """
         intake = Intake(exchange, self._stalls.guard(self._body_timeout), most)
         pieces = []
-        while piece := await intake.read():
-            pieces.append(piece)
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                while piece := await intake.read():
+                    pieces.append(piece)
+        except TimeoutError:
+            raise RequestTimeout("The body took too long; send it at once.") from None
         return b"".join(pieces), await self._gate.admit_again(exchange, principal)
 
 

@@ -264,12 +264,17 @@ class Catalogue:
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def give_back_wal(self) -> bool:
-        """Fold the write-ahead log into the database and cut it; tell whether the disk has gained room by that."""
+        """Fold the write-ahead log into the database and cut it; tell whether that has made it shorter."""
         with contextlib.suppress(OSError, sqlite3.Error):
             before = self._wal.stat().st_size
-            if before >= _WORTH_GIVING_BACK_BYTES:
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                return self._wal.stat().st_size < before
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return self._wal.stat().st_size < before
+        return False
+
+    def is_wal_worth_giving_back(self) -> bool:
+        """Tell whether the write-ahead log is long enough for its space to matter."""
+        with contextlib.suppress(OSError):
+            return self._wal.stat().st_size >= _WORTH_GIVING_BACK_BYTES
         return False
 
     def reuse_wal(self) -> None:

@@ -10,6 +10,9 @@ from filestored.errors import StartError
 LATEST = "0002"
 """The newest revision in ``migrations/versions``; a test compares the two."""
 
+CARRIED_FORWARD = ("0001",)
+"""The earlier ones."""
+
 
 def upgrade(engine: Engine, shown_as: str, *, may_change: bool = True) -> None:
     """Create or migrate the tables.
@@ -21,26 +24,28 @@ def upgrade(engine: Engine, shown_as: str, *, may_change: bool = True) -> None:
         if current == LATEST:
             return
         if current is not None:
-            if not may_change:
-                raise StartError(
-                    f"the catalogue {shown_as} is of another version of filestored than this one (revision {current}), "
-                    "and a daemon is using it; restart that with this version first"
-                )
+            _require_earlier(current, shown_as, may_change=may_change)
             logger.info("the catalogue {} is brought from revision {} to {}", shown_as, current, LATEST)
         # importing Alembic takes longer than everything else at start: only where there is work for it
         from alembic import command
         from alembic.config import Config
-        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise StartError(
-                f"the catalogue {shown_as} was changed by a newer version (revision {current}); upgrade this program"
-            ) from error
+        command.upgrade(config, "head")
+
+
+def _require_earlier(current: str, shown_as: str, *, may_change: bool) -> None:
+    if current not in CARRIED_FORWARD:
+        raise StartError(
+            f"the catalogue {shown_as} was changed by a newer version (revision {current}); upgrade this program"
+        )
+    if not may_change:
+        raise StartError(
+            f"the catalogue {shown_as} is of an earlier version of filestored (revision {current}), and a daemon is "
+            "using it; restart that with this version first"
+        )
 
 
 def _revision(connection: Connection) -> str | None:
