@@ -18,4 +18,12 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 20) -> bool:
 def worker_pids(supervisor: int) -> list[int]:
     """Return the processes that answer requests, oldest first."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in children if b"spawn_main" in _command_of(pid)]
+
+
+def _command_of(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        # it has ended this moment
+        return b""
