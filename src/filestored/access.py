@@ -91,7 +91,11 @@ class Principal:
     only: Digest | None = None
 
     def require(self, permission: Permission) -> None:
-        """Raise Forbidden unless the permission is granted; Unauthorized where no token was given."""
+        """Raise Forbidden unless the permission is granted; Unauthorized where no token was given.
+
+        Nobody who comes by a link alone has any: what a link is good for is :meth:`require_reading`.
+        """
+        self.require_no_link()
         if self.permissions & permission:
             return
         name = (permission.name or "").lower()
@@ -101,9 +105,8 @@ class Principal:
 
     def require_reading(self, digest: Digest) -> None:
         """Raise Forbidden or Unauthorized unless this very file may be read."""
-        self.require(Permission.READ)
-        if self.only not in (None, digest):
-            raise Forbidden("This link is for another file.")
+        if self.only != digest:
+            self.require(Permission.READ)
 
     def require_linking(self) -> None:
         """Raise Unauthorized unless it may make links: who has no token would have access long after it is closed."""

@@ -131,7 +131,6 @@ class Filestore:
 
         The bodies are the committer's from here on, also where the caller is cancelled meanwhile.
         """
-        principal.require_no_link()
         principal.require(Permission.WRITE)
         for staged, _ in bodies:
             staged.hand_over()
@@ -214,7 +213,6 @@ class Filestore:
 
     async def find_file(self, principal: Principal, digest: Digest) -> FileRecord:
         """Return the caller's own file; to whoever sees all, anybody's. Raises NotFound."""
-        principal.require_no_link()
         principal.require(Permission.READ)
         stored = await self.find_stored(principal, digest)
         if stored is not None and principal.sees_all:
@@ -225,7 +223,6 @@ class Filestore:
 
     async def find_name(self, principal: Principal, digest: Digest) -> str | None:
         """Return the name of a file that the caller may make a link to, None where it has none. Raises NotFound."""
-        principal.require_no_link()
         principal.require_linking()
         stored = await self.find_stored(principal, digest)
         if stored is None:
@@ -234,13 +231,11 @@ class Filestore:
 
     async def list_files(self, principal: Principal, query: Query) -> Page:
         """Return a page of the caller's own files; to whoever sees all, of everybody's."""
-        principal.require_no_link()
         principal.require(Permission.READ)
         return await self.in_thread(self._catalogue.read_page, query, principal.claims_of, now_milliseconds())
 
     async def change_file(self, principal: Principal, digest: Digest, change: FileChange) -> FileRecord:
         """Change what is said about the caller's file; whoever sees all may change anybody's. Raises NotFound."""
-        principal.require_no_link()
         principal.require(Permission.WRITE)
         file = await self._committer.submit(ChangeFile(digest, principal.owner, change, of_anybody=principal.sees_all))
         if file is None:
@@ -253,7 +248,6 @@ class Filestore:
         For whoever may upload these are all it does not keep itself: what only others keep may go with them. To
         whoever sees all, and to whoever only reads, what anybody keeps is there.
         """
-        principal.require_no_link()
         if not principal.may_read:
             principal.require(Permission.WRITE)
         return await self.in_thread(self._find_missing, principal, digests)
@@ -274,7 +268,6 @@ class Filestore:
 
     async def measure(self, principal: Principal) -> tuple[Usage, int]:
         """Return how much the caller keeps, or everybody does for whoever sees all, and the disk's free bytes."""
-        principal.require_no_link()
         principal.require(Permission.READ)
         return await self.in_thread(self.usage, principal.claims_of)
 
@@ -294,7 +287,6 @@ class Filestore:
 
     async def delete(self, principal: Principal, digest: Digest) -> None:
         """Delete the caller's file. Raises NotFound where there is none. Durable when it returns."""
-        principal.require_no_link()
         principal.require(Permission.DELETE)
         change = DeleteFile(digest, principal.claims_of, takes_unclaimed=principal.may_read)
         if not await self._committer.submit(change):

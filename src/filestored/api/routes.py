@@ -106,7 +106,8 @@ class Route:
 
     def require(self, principal: Principal) -> None:
         """Raise Forbidden or Unauthorized unless the caller may use this route."""
-        if not principal.permissions & self.alternative:
+        is_by_link = self.takes_link and principal.only is not None
+        if not is_by_link and not principal.permissions & self.alternative:
             principal.require(self.needs)
 
 
