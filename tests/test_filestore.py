@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from filestored import filestore as module
+from filestored import recovery
 from filestored.access import Permission, Principal, by_link
 from filestored.api.downloads import Downloads
 from filestored.api.limits import Limits
 from filestored.api.stalls import Stalls
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
-from filestored.catalogue.catalogue import Catalogue, Transaction
+from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import Added, FileRecord, Wish, now_milliseconds
+from filestored.catalogue.transaction import Transaction
 from filestored.changes import AddFiles
 from filestored.digest import Algorithm, Digest
 from filestored.errors import Forbidden, NotFound, OutOfSpace, TooLarge
@@ -31,7 +32,7 @@ ADMIN = Principal("root", USER | Permission.ADMIN)
 @pytest.fixture
 def folder(tmp_path: Path) -> StoreFolder:
     folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
-    module.prepare(folder, None)
+    recovery.prepare(folder, None)
     return folder
 
 
@@ -178,7 +179,7 @@ def test_removals_that_a_crash_left_undone_are_carried_out_at_start(folder: Stor
     run(story)
     store.close()
     (folder.private / "tmp" / "leftover").write_bytes(b"half a body")
-    module.prepare(folder, None)
+    recovery.prepare(folder, None)
     assert sorted(path.read_bytes() for path in folder.path.glob("??/*")) == [b"kept"]
     assert os.listdir(folder.private / "tmp") == []
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from filestored import filestore as filestore_module
+from filestored import recovery
 from filestored.access import Permission, Principal
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.records import Wish, now_milliseconds
@@ -148,7 +148,7 @@ def test_a_tally_loses_nothing_between_threads() -> None:
 
 def test_expired_files_are_counted(tmp_path: Path) -> None:
     folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
-    filestore_module.prepare(folder, None)
+    recovery.prepare(folder, None)
     store = Filestore(folder, None, durable=False)
 
     async def story() -> None:

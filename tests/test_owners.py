@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from filestored import filestore as module
+from filestored import recovery
 from filestored.access import ALL, Permission, Principal
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.records import KEPT, NOBODY, FileChange, FileRecord, Wish, now_milliseconds
@@ -46,7 +46,7 @@ class Owners(RuleBasedStateMachine):
         self._open_stores()
 
     def _open_stores(self) -> None:
-        module.prepare(self.folder, None)
+        recovery.prepare(self.folder, None)
         self.stores = [Filestore(self.folder, None, durable=False) for _ in range(2)]
 
     def run(self, work: Any) -> Any:

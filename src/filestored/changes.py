@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from filestored.blobs.disk import DiskBlobStore
-from filestored.catalogue.catalogue import Transaction
 from filestored.catalogue.records import NOBODY, Added, FileChange, FileRecord, Wish
+from filestored.catalogue.transaction import Transaction
 from filestored.digest import Digest
 from filestored.errors import TooLarge
 from filestored.staging import Staged

@@ -22,8 +22,9 @@ from loguru import logger
 
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES
-from filestored.catalogue.catalogue import Catalogue, Transaction, is_catalogue_full, primary_code
+from filestored.catalogue.catalogue import Catalogue, is_catalogue_full, primary_code
 from filestored.catalogue.records import now_milliseconds
+from filestored.catalogue.transaction import Transaction
 from filestored.changes import Change
 from filestored.digest import Digest
 from filestored.errors import Busy, FilestoredError, OutOfSpace, RequestError, StorageFault, is_full

@@ -1,11 +1,8 @@
 """The filestore: the only place where bytes and records meet."""
 
 import asyncio
-import contextlib
-import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,7 @@ from loguru import logger
 
 from filestored.access import Permission, Principal
 from filestored.blobs.disk import DiskBlobStore
-from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
+from filestored.blobs.layout import StoreFolder
 from filestored.blobs.store import BlobHandle, BlobStat
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.listing import Page, Query
@@ -31,12 +28,12 @@ from filestored.catalogue.records import (
     now_milliseconds,
 )
 from filestored.changes import AddFiles, ChangeFile, DeleteFile, EndFiles, over_quota
-from filestored.committer import Committer, keep_reserve, settle_removals
+from filestored.committer import Committer
 from filestored.digest import Algorithm, Digest, algorithm_of
-from filestored.errors import NotFound, OutOfSpace, StartError
+from filestored.errors import NotFound, OutOfSpace
 from filestored.metrics import EXPIRED_FILES, FAILED_FLUSHES, Tally
 from filestored.shared import Shared
-from filestored.signing import KEY_NOTE, Signer, new_key
+from filestored.signing import KEY_NOTE, Signer
 from filestored.staging import Receiver, Staged, Staging
 
 _THREADS = 8
@@ -87,7 +84,7 @@ class Filestore:
     """
 
     def __init__(self, folder: StoreFolder, catalogue: Path | None, *, durable: bool, min_free_bytes: int = 0) -> None:
-        """Open a store that :func:`prepare` has made ready. ``min_free_bytes`` is what uploads leave free."""
+        """Open a store that ``recovery.prepare`` has made ready. ``min_free_bytes`` is what uploads leave free."""
         self.algorithm = folder.algorithm
         self._min_free_bytes = min_free_bytes
         self._blobs = DiskBlobStore(folder)
@@ -333,60 +330,3 @@ def _record_for(principal: Principal, rows: list[FileRecord]) -> FileRecord | No
     now = now_milliseconds()
     live = [file for file in rows if file.is_live(now)]
     return next((file for file in live if file.owner == principal.owner), live[0] if live else None)
-
-
-def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
-    """Make a store ready to be opened: tables up to date, leftovers of a crash settled. Return the tokens there are.
-
-    Call it once, under the daemon's lock. Its cost does not grow with the store. Raises StartError.
-    """
-    has_room = True
-    try:
-        Catalogue.prepare(catalogue or folder.catalogue_file)
-    except StartError:
-        # SQLite needs a little room to open its files; who cannot start cannot delete either
-        if not _give_up_reserve(folder):
-            raise
-        has_room = False
-        Catalogue.prepare(catalogue or folder.catalogue_file)
-    try:
-        with _recovering(folder, catalogue) as (blobs, rows):
-            if rows.note(KEY_NOTE) is None:
-                with rows.transaction() as transaction:
-                    transaction.add_note(KEY_NOTE, new_key())
-            removed = Staging(blobs.staging, folder.algorithm, ThreadPoolExecutor(1), durable=False).clear()
-            settle_removals(rows, blobs, flush=True)
-            tokens = rows.tokens()
-        if has_room:
-            with contextlib.suppress(OSError):
-                keep_reserve(folder.reserve_file)
-        shared = Shared(folder.shared_file)
-        shared.forget_counts()
-        shared.close()
-    except (OSError, sqlite3.Error) as error:
-        raise StartError(f"the store {folder.path} cannot be used: {error}") from error
-    if removed:
-        logger.info("{} unfinished uploads of an earlier run were removed", removed)
-    return tokens
-
-
-def _give_up_reserve(folder: StoreFolder) -> bool:
-    """Give the reserve's space to a disk that has none left; False where that is no help."""
-    space = os.statvfs(folder.path)
-    if space.f_bavail * space.f_frsize >= RESERVE_BYTES or not folder.reserve_file.exists():
-        return False
-    folder.reserve_file.unlink()
-    return True
-
-
-@contextlib.contextmanager
-def _recovering(folder: StoreFolder, catalogue: Path | None) -> Iterator[tuple[DiskBlobStore, Catalogue]]:
-    blobs = DiskBlobStore(folder)
-    try:
-        rows = Catalogue(catalogue or folder.catalogue_file, durable=True)
-        try:
-            yield blobs, rows
-        finally:
-            rows.close()
-    finally:
-        blobs.close()

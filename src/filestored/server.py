@@ -81,7 +81,7 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
         with StoreLock.take(folder.pid_file) as lock:
             logs.configure(settings.log, settings.log_format, settings.log_file)
             _remember(last_start, folder)
-            from filestored.filestore import prepare
+            from filestored.recovery import prepare
 
             leave_if_told()
             tokens = prepare(folder, settings.catalogue_path)

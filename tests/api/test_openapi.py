@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from filestored import filestore as module
+from filestored import recovery
 from filestored.access import ALL, Access, Anonymous, Permission
 from filestored.api import documents, openapi
 from filestored.api.app import AccessEntry, Application
@@ -52,7 +52,7 @@ class NoLog:
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[tuple[Route, ...]]:
     folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
-    module.prepare(folder, None)
+    recovery.prepare(folder, None)
     filestore = Filestore(folder, None, durable=False)
     application = Application(filestore, Access(Anonymous.NONE), Limits(), NoLog(), Proxies(), Cors())
     yield application._router.routes

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from filestored import daemon
 from filestored.blobs.layout import StoreFolder
-from filestored.catalogue.catalogue import Catalogue, Transaction, is_catalogue_full
+from filestored.catalogue.catalogue import Catalogue, is_catalogue_full
+from filestored.catalogue.transaction import Transaction
 from filestored.cli.options import setting_options
 from filestored.committer import keep_reserve
 from filestored.settings import load_only

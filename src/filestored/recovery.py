@@ -1,0 +1,77 @@
+"""Making a store ready to be opened: tables up to date, and what a crash has left behind settled."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from loguru import logger
+
+from filestored.blobs.disk import DiskBlobStore
+from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import TokenRecord
+from filestored.committer import keep_reserve, settle_removals
+from filestored.errors import StartError
+from filestored.shared import Shared
+from filestored.signing import KEY_NOTE, new_key
+from filestored.staging import Staging
+
+
+def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
+    """Make a store ready to be opened: tables up to date, leftovers of a crash settled. Return the tokens there are.
+
+    Call it once, under the daemon's lock. Its cost does not grow with the store. Raises StartError.
+    """
+    has_room = True
+    try:
+        Catalogue.prepare(catalogue or folder.catalogue_file)
+    except StartError:
+        # SQLite needs a little room to open its files; who cannot start cannot delete either
+        if not _give_up_reserve(folder):
+            raise
+        has_room = False
+        Catalogue.prepare(catalogue or folder.catalogue_file)
+    try:
+        with _recovering(folder, catalogue) as (blobs, rows):
+            if rows.note(KEY_NOTE) is None:
+                with rows.transaction() as transaction:
+                    transaction.add_note(KEY_NOTE, new_key())
+            removed = Staging(blobs.staging, folder.algorithm, ThreadPoolExecutor(1), durable=False).clear()
+            settle_removals(rows, blobs, flush=True)
+            tokens = rows.tokens()
+        if has_room:
+            with contextlib.suppress(OSError):
+                keep_reserve(folder.reserve_file)
+        shared = Shared(folder.shared_file)
+        shared.forget_counts()
+        shared.close()
+    except (OSError, sqlite3.Error) as error:
+        raise StartError(f"the store {folder.path} cannot be used: {error}") from error
+    if removed:
+        logger.info("{} unfinished uploads of an earlier run were removed", removed)
+    return tokens
+
+
+def _give_up_reserve(folder: StoreFolder) -> bool:
+    """Give the reserve's space to a disk that has none left; False where that is no help."""
+    space = os.statvfs(folder.path)
+    if space.f_bavail * space.f_frsize >= RESERVE_BYTES or not folder.reserve_file.exists():
+        return False
+    folder.reserve_file.unlink()
+    return True
+
+
+@contextlib.contextmanager
+def _recovering(folder: StoreFolder, catalogue: Path | None) -> Iterator[tuple[DiskBlobStore, Catalogue]]:
+    blobs = DiskBlobStore(folder)
+    try:
+        rows = Catalogue(catalogue or folder.catalogue_file, durable=True)
+        try:
+            yield blobs, rows
+        finally:
+            rows.close()
+    finally:
+        blobs.close()
