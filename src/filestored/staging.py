@@ -88,7 +88,7 @@ class Staged:
             return
         self.open_file()
         try:
-            _write_all(self._descriptor_or_fail(), [self._memory])
+            write_all(self._descriptor_or_fail(), [self._memory])
         except BaseException:
             self.discard()
             raise
@@ -103,7 +103,7 @@ class Staged:
 
     def append(self, pieces: list[bytes | memoryview]) -> None:
         """Write more bytes to the file."""
-        _write_all(self._descriptor_or_fail(), pieces)
+        write_all(self._descriptor_or_fail(), pieces)
 
     def _descriptor_or_fail(self) -> int:
         if self._descriptor is None:
@@ -197,20 +197,71 @@ class Staging:
         return len(names)
 
 
-class Receiver:
-    """A body on its way in: an ``async with`` block that leaves nothing behind unless :meth:`finish` ran.
+class Pipeline:
+    """Bytes on their way to a thread, which takes them while the loop goes on receiving; at most 4 MiB wait for it.
 
-    One thread at a time hashes and writes while the loop goes on receiving; at most 4 MiB wait for it.
+    ``take`` is called in one thread at a time, with what has gathered meanwhile.
     """
+
+    def __init__(self, threads: Executor, take: Callable[[list[bytes | memoryview]], None]) -> None:
+        self._threads = threads
+        self._take = take
+        self._waiting: list[bytes | memoryview] = []
+        self._waiting_bytes = 0
+        self._job: asyncio.Future[None] | None = None
+
+    async def write(self, piece: bytes | memoryview) -> None:
+        """Take in more bytes. Raises OutOfSpace where the disk is full."""
+        self._waiting.append(piece)
+        self._waiting_bytes += len(piece)
+        if self._waiting_bytes <= _PIECE:
+            return
+        if self._job is None or self._job.done() or self._waiting_bytes >= _MAX_WAITING:
+            await self.settle()
+            self._job = self._in_thread(self._take, self.hand_over())
+
+    def hand_over(self) -> list[bytes | memoryview]:
+        """Return what waits, and let go of it."""
+        pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return pieces
+
+    async def run(self, work: Callable[..., None], *arguments: object) -> None:
+        """Have the thread do something else once it has done what it does. Raises OutOfSpace where the disk is full."""
+        await self.settle()
+        self._job = self._in_thread(work, *arguments)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait for the thread's piece of work; raise what went wrong in it."""
+        if self._job is None:
+            return
+        await asyncio.wait([self._job])
+        job, self._job = self._job, None
+        try:
+            job.result()
+        except OSError as error:
+            if is_full(error):
+                raise OutOfSpace("The disk is full; nothing was stored. Free some space and try again.") from error
+            raise
+
+    async def abandon(self) -> None:
+        """Wait until the thread no longer works on it, whatever comes of that."""
+        if self._job is not None:
+            await asyncio.wait([self._job])
+
+    def _in_thread(self, work: Callable[..., None], *arguments: object) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+class Receiver:
+    """A body on its way in: an ``async with`` block that leaves nothing behind unless :meth:`finish` ran."""
 
     def __init__(self, area: Staging, others: tuple[str, ...]) -> None:
         self.size = 0
         self._area = area
         self._hash = area.algorithm.new()
         self._others: dict[str, Hash] = {name: Algorithm(name).new() for name in others}
-        self._waiting: list[bytes | memoryview] = []
-        self._waiting_bytes = 0
-        self._job: asyncio.Future[None] | None = None
+        self._pipeline = Pipeline(area.threads, self._take)
         self._staged = Staged(area, Digest(""), 0)
         self._is_on_disk = False
         self._is_finished = False
@@ -227,59 +278,31 @@ class Receiver:
         """Let go of the body, unless it is finished: then it is the caller's."""
         if not self._is_finished:
             # the thread may still write to the file that is about to be closed
-            if self._job is not None:
-                await asyncio.wait([self._job])
-            await self._in_thread(self._staged.discard)
+            await self._pipeline.abandon()
+            await asyncio.get_running_loop().run_in_executor(self._area.threads, self._staged.discard)
 
     async def write(self, piece: bytes | memoryview) -> None:
         """Take in more bytes. Raises OutOfSpace where the disk is full."""
         self.size += len(piece)
-        self._waiting.append(piece)
-        self._waiting_bytes += len(piece)
-        if self._waiting_bytes <= _PIECE:
-            return
-        if self._job is None or self._job.done() or self._waiting_bytes >= _MAX_WAITING:
-            await self._settle()
-            self._job = self._in_thread(self._take, self._hand_over())
+        await self._pipeline.write(piece)
 
     async def finish(self, *, may_hold: bool = True) -> Staged:
         """Return the whole body, staged. The caller closes it.
 
         A small one stays in memory, unless ``may_hold`` is False.
         """
-        await self._settle()
-        staged, pieces = self._staged, self._hand_over()
+        await self._pipeline.settle()
+        staged, pieces = self._staged, self._pipeline.hand_over()
         if may_hold and not self._is_on_disk and self.size <= SMALL:
             staged.hold(b"".join(pieces))
             self._update(pieces)
         else:
-            self._job = self._in_thread(self._take_last, pieces)
-            await self._settle()
+            await self._pipeline.run(self._take_last, pieces)
         staged.digest = Digest(self._hash.hexdigest())
         staged.size = self.size
         staged.others = {name: hash_.digest() for name, hash_ in self._others.items()}
         self._is_finished = True
         return staged
-
-    def _hand_over(self) -> list[bytes | memoryview]:
-        pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        return pieces
-
-    async def _settle(self) -> None:
-        """Wait for the thread's piece of work; raise what went wrong in it."""
-        if self._job is None:
-            return
-        await asyncio.wait([self._job])
-        job, self._job = self._job, None
-        try:
-            job.result()
-        except OSError as error:
-            if is_full(error):
-                raise OutOfSpace("The disk is full; nothing was stored. Free some space and try again.") from error
-            raise
-
-    def _in_thread(self, work: Callable[..., None], *arguments: object) -> asyncio.Future[None]:
-        return asyncio.get_running_loop().run_in_executor(self._area.threads, work, *arguments)
 
     def _update(self, pieces: list[bytes | memoryview]) -> None:
         for piece in pieces:
@@ -304,7 +327,7 @@ class Receiver:
         self._staged.close_file()
 
 
-def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
+def write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
     """Write all pieces, however little the system takes at a time."""
     for piece in pieces:
         rest = memoryview(piece)
