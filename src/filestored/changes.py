@@ -1,15 +1,19 @@
 """What can be done to the store inside a write transaction: add, change and delete files, end those that expire."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
 from filestored.blobs.disk import DiskBlobStore
-from filestored.catalogue.records import NOBODY, Added, FileChange, FileRecord, Wish
+from filestored.catalogue.records import NOBODY, Added, FileChange, FileRecord, UploadRecord, Wish
 from filestored.catalogue.transaction import Transaction
 from filestored.digest import Digest
-from filestored.errors import TooLarge
+from filestored.errors import Busy, NotFound, TooLarge
 from filestored.staging import Staged
+
+MAX_UNDER_WAY = 10_000
+"""How many resumable uploads an owner may have that are not complete."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -83,6 +87,32 @@ class AddFiles(Change[list[Added]]):
         elif new != old:
             transaction.update(new)
         return Added(new, is_new=old is None or not old.is_live(now))
+
+
+class FinishUpload(AddFiles):
+    """Make a whole upload the file it was sent for, and note that on it."""
+
+    def __init__(
+        self, upload: UploadRecord, body: tuple[Staged, Wish], quota: int | None, parts: Sequence[UploadRecord] = ()
+    ) -> None:
+        """``upload`` is as it will be, ``parts`` what it was joined from: these are over with it."""
+        super().__init__(upload.owner, [body], quota)
+        self._upload = upload
+        self._parts = parts
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> list[Added]:
+        """Publish, record and note. Raises TooLarge as :class:`AddFiles`, NotFound where a part has been ended."""
+        for part in self._parts:
+            if transaction.find_upload(part.id) != part:
+                raise NotFound(f"The part {part.id} is not there any more, or was joined already.")
+        added = super().carry_out(transaction, blobs, now)
+        for part in self._parts:
+            transaction.change_upload(replace(part, joined_as=self._upload.id))
+        if transaction.find_upload(self._upload.id) is None:
+            transaction.add_upload(self._upload)
+        else:
+            transaction.change_upload(self._upload)
+        return added
 
 
 def over_quota(quota: int, kept: int, more: int) -> TooLarge:
@@ -163,6 +193,51 @@ class DeleteFile(Change[bool]):
         transaction.add_removal(digest)
         self.removed = [digest]
         return existed
+
+
+class BeginUpload(Change[None]):
+    """Note an upload that is going to be sent in pieces."""
+
+    def __init__(self, upload: UploadRecord) -> None:
+        super().__init__([])
+        self._upload = upload
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> None:
+        """Note it. Raises Busy where its owner has as many under way as allowed."""
+        count, _ = transaction.uploads_under_way(self._upload.owner)
+        if count >= MAX_UNDER_WAY:
+            raise Busy(f"{count} uploads of yours are not complete, as many as allowed; go on with those or end them.")
+        transaction.add_upload(self._upload)
+
+
+class NoteUpload(Change[bool]):
+    """Note how far an upload has come; False where it was ended meanwhile."""
+
+    def __init__(self, upload: UploadRecord) -> None:
+        """``upload`` is as it is now."""
+        super().__init__([])
+        self._upload = upload
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
+        """Note it."""
+        if transaction.find_upload(self._upload.id) is None:
+            return False
+        transaction.change_upload(self._upload)
+        return True
+
+
+class EndUpload(Change[bool]):
+    """Forget an upload; False where it was forgotten already."""
+
+    frees_space = True
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__([])
+        self._upload_id = upload_id
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
+        """Forget it; whoever asks for that removes the bytes."""
+        return transaction.remove_upload(self._upload_id)
 
 
 class EndFiles(Change[int]):

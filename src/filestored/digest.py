@@ -8,6 +8,8 @@ from typing import NewType, Protocol, cast
 
 import blake3
 
+from filestored.errors import DigestMismatch
+
 Digest = NewType("Digest", str)
 """Lower-case hex of a hash over a blob's bytes; made only by :func:`parse_digest` and :class:`Algorithm`."""
 
@@ -17,6 +19,9 @@ class Hash(Protocol):
 
     def update(self, data: bytes | memoryview, /) -> object:
         """Take in more bytes."""
+
+    def copy(self) -> "Hash":
+        """Return one that goes on by itself from here."""
 
     def digest(self) -> bytes:
         """Return the hash of the bytes so far."""
@@ -72,3 +77,12 @@ def algorithm_of(digest: Digest, preferred: Algorithm) -> Algorithm:
     if len(digest) == preferred.hex_length:
         return preferred
     return next(algorithm for algorithm in Algorithm if algorithm.hex_length == len(digest))
+
+
+def require_same(announced_by: str, announced: str, actual: str) -> None:
+    """Raise DigestMismatch unless the digest that was announced is that of the bytes; both in lower-case hex."""
+    if announced != actual:
+        raise DigestMismatch(
+            f"The bytes that came have the digest {actual}, but {announced_by} announces {announced}; nothing was "
+            "stored."
+        )

@@ -10,11 +10,16 @@
     │   ├── NotFound                 404  not_found
     │   ├── MethodNotAllowed         405  method_not_allowed
     │   ├── RequestTimeout           408  request_timeout
+    │   ├── Conflict                 409  conflict
     │   ├── PreconditionFailed       412  precondition_failed
+    │   │   └── UnknownVersion       412  unknown_version
     │   ├── TooLarge                 413  too_large
+    │   ├── UnsupportedMediaType     415  unsupported_media_type
     │   ├── RangeNotSatisfiable      416  range_not_satisfiable
     │   ├── DigestMismatch           422  digest_mismatch
+    │   ├── Locked                   423  locked
     │   ├── HeadersTooLarge          431  headers_too_large
+    │   ├── ChecksumMismatch         460  checksum_mismatch
     │   ├── StorageFault             500  storage_fault
     │   ├── Busy                     503  busy
     │   └── OutOfSpace               507  out_of_space
@@ -102,6 +107,14 @@ class RequestTimeout(RequestError):
     title = "Request timeout"
 
 
+class Conflict(RequestError):
+    """What the request goes on from is not how things are (RFC 9110, 15.5.10): a wrong ``Upload-Offset``."""
+
+    code = "conflict"
+    status = 409
+    title = "Conflict"
+
+
 class PreconditionFailed(RequestError):
     """``If-Match`` or ``If-Unmodified-Since`` does not hold (RFC 9110, 15.5.13)."""
 
@@ -110,12 +123,27 @@ class PreconditionFailed(RequestError):
     title = "Precondition failed"
 
 
+class UnknownVersion(PreconditionFailed):
+    """The request does not name the version of tus that is spoken here (tus 1.0.0, Tus-Resumable)."""
+
+    code = "unknown_version"
+    title = "Unknown version"
+
+
 class TooLarge(RequestError):
     """The upload passes a limit (RFC 9110, 15.5.14)."""
 
     code = "too_large"
     status = 413
     title = "Too large"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is not of the media type that is taken here (RFC 9110, 15.5.16)."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "Unsupported media type"
 
 
 class RangeNotSatisfiable(RequestError):
@@ -140,12 +168,28 @@ class DigestMismatch(RequestError):
     title = "Digest mismatch"
 
 
+class Locked(RequestError):
+    """Another request is writing to the same upload (RFC 4918, 11.3)."""
+
+    code = "locked"
+    status = 423
+    title = "Locked"
+
+
 class HeadersTooLarge(RequestError):
     """Header fields beyond the limit (RFC 6585, 5)."""
 
     code = "headers_too_large"
     status = 431
     title = "Headers too large"
+
+
+class ChecksumMismatch(RequestError):
+    """The bytes of a request are not those that its ``Upload-Checksum`` announces (tus 1.0.0, checksum)."""
+
+    code = "checksum_mismatch"
+    status = 460
+    title = "Checksum mismatch"
 
 
 class StorageFault(RequestError):

@@ -32,6 +32,7 @@ from filestored.committer import Committer
 from filestored.digest import Algorithm, Digest, algorithm_of
 from filestored.errors import NotFound, OutOfSpace
 from filestored.metrics import EXPIRED_FILES, FAILED_FLUSHES, Tally
+from filestored.resuming import ResumableUploads
 from filestored.shared import Shared
 from filestored.signing import KEY_NOTE, Signer
 from filestored.staging import Receiver, Staged, Staging
@@ -83,8 +84,14 @@ class Filestore:
     One a process. Files are added and deleted through the group committer; reads run in a few threads.
     """
 
-    def __init__(self, folder: StoreFolder, catalogue: Path | None, *, durable: bool, min_free_bytes: int = 0) -> None:
-        """Open a store that ``recovery.prepare`` has made ready. ``min_free_bytes`` is what uploads leave free."""
+    def __init__(
+        self, folder: StoreFolder, catalogue: Path | None, *, durable: bool, min_free_bytes: int = 0,
+        upload_life: float = 86400.0,
+    ) -> None:  # fmt: skip
+        """Open a store that ``recovery.prepare`` has made ready. ``min_free_bytes`` is what uploads leave free.
+
+        ``upload_life`` is how long a resumable upload may rest, in seconds.
+        """
         self.algorithm = folder.algorithm
         self._min_free_bytes = min_free_bytes
         self._blobs = DiskBlobStore(folder)
@@ -103,12 +110,17 @@ class Filestore:
             flush_failed=flush_failed,
             reserve=folder.reserve_file,
         )
+        self.uploads = ResumableUploads(
+            folder.uploads, self._staging, self._catalogue, self._committer, self.shared, self._threads,
+            life_seconds=upload_life,
+        )  # fmt: skip
         self._free = (0.0, 0)
 
     def close(self) -> None:
         """Finish what waits to be committed and close the store."""
         self._committer.close()
         self._threads.shutdown()
+        self.uploads.close()
         self._catalogue.close()
         self._blobs.close()
         self.shared.close()

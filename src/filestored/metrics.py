@@ -3,7 +3,7 @@
 ::
 
     0 … 7               single numbers: bytes, failed flushes, expired files
-    8 + 40 × line …     a route (a method of an address): 26 × requests by status, 13 × by duration,
+    8 + 41 × line …     a route (a method of an address): 27 × requests by status, 13 × by duration,
                         1 × their duration in µs
 
 All workers of a daemon have the same table of routes, and so the same layout; what they have counted is added up when
@@ -34,7 +34,7 @@ EXPIRED_FILES = 3
 
 STATUSES = (
     200, 201, 204, 206, 302, 304, 307,
-    400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 416, 422, 431, 460,
+    400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 416, 422, 423, 431, 460,
     500, 503, 507,
 )  # fmt: skip
 """The statuses that are told apart. 460 is tus's for a wrong checksum."""

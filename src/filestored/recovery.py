@@ -15,9 +15,11 @@ from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord
 from filestored.committer import keep_reserve, settle_removals
 from filestored.errors import StartError
+from filestored.resuming import clear_unfinished
 from filestored.shared import Shared
 from filestored.signing import KEY_NOTE, new_key
 from filestored.staging import Staging
+from filestored.unfinished import UnfinishedFolder
 
 
 def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
@@ -39,7 +41,10 @@ def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
             if rows.note(KEY_NOTE) is None:
                 with rows.transaction() as transaction:
                     transaction.add_note(KEY_NOTE, new_key())
-            removed = Staging(blobs.staging, folder.algorithm, ThreadPoolExecutor(1), durable=False).clear()
+            staging = Staging(blobs.staging, folder.algorithm, ThreadPoolExecutor(1), durable=False)
+            removed = staging.clear()
+            with contextlib.closing(UnfinishedFolder(folder.uploads, staging)) as unfinished:
+                removed += clear_unfinished(unfinished, rows)[0]
             settle_removals(rows, blobs, flush=True)
             tokens = rows.tokens()
         if has_room:

@@ -347,6 +347,7 @@ def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
         settings.catalogue_path,
         durable=settings.durability == "full",
         min_free_bytes=settings.min_free_space,
+        upload_life=settings.upload_expiry,
     )
     limits = Limits(
         max_upload_size=settings.max_upload_size,

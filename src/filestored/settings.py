@@ -83,6 +83,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     max_uploads_per_client: Count = _setting(NONE, "uploads under way at once from one address")
     header_timeout: Seconds = _setting("30s", "longest wait for the header of a request")
     body_timeout: Seconds = _setting("30s", "longest wait for the next byte of an upload")
+    upload_expiry: Seconds = _setting("24h", "how long an unfinished resumable upload is kept after its last byte")
     send_timeout: Seconds = _setting("60s", "longest wait for a client to take the next byte")
     config: OptionalFile = _setting(NONE, "TOML file with settings, its keys named like the flags")
 

@@ -6,6 +6,7 @@
     uploads       64 × 8 bytes       a worker: uploads under way
     clients       64 × 1024 × 2      a worker, a bucket of client addresses: uploads under way
     counters      64 × 3072 × 8      a worker: what it has counted since the daemon started
+    wanted        1024 × 8 bytes     a bucket of resumable uploads: a number that changes when one is waited for
     tokens        1 × 8 bytes        a number that changes when a token is made or revoked
 """
 
@@ -29,10 +30,12 @@ COUNTERS = 3072
 
 _GENERATIONS = 8192
 _CLIENTS = 1024
+_WANTED = 1024
 _UPLOADS_AT = _GENERATIONS * 8
 _CLIENTS_AT = _UPLOADS_AT + MAX_WORKERS * 8
 _COUNTERS_AT = _CLIENTS_AT + MAX_WORKERS * _CLIENTS * 2
-_TOKENS_AT = _COUNTERS_AT + MAX_WORKERS * COUNTERS * 8
+_WANTED_AT = _COUNTERS_AT + MAX_WORKERS * COUNTERS * 8
+_TOKENS_AT = _WANTED_AT + _WANTED * 8
 _SIZE = _TOKENS_AT + 8
 _LEADER_BYTE = MAX_WORKERS
 
@@ -55,7 +58,8 @@ class Shared:
         """By slot (see :func:`slot_of`): a number that changes whenever something about a digest there does."""
         self._uploads = view[_UPLOADS_AT:_CLIENTS_AT].cast("Q")
         self._clients = view[_CLIENTS_AT:_COUNTERS_AT].cast("H")
-        self._counters = view[_COUNTERS_AT:_TOKENS_AT].cast("Q")
+        self._counters = view[_COUNTERS_AT:_WANTED_AT].cast("Q")
+        self._wanted = view[_WANTED_AT:_TOKENS_AT].cast("Q")
         self.tokens = view[_TOKENS_AT:].cast("Q")
         """One number, which changes when a token is made or revoked."""
         self._slot = self._claim_slot()
@@ -78,7 +82,9 @@ class Shared:
 
     def close(self) -> None:
         """Unmap the file and give the slot back."""
-        for view in (self.counters, self._counters, self.tokens, self.generations, self._uploads, self._clients):
+        for view in (
+            self.counters, self._counters, self._wanted, self.tokens, self.generations, self._uploads, self._clients,
+        ):  # fmt: skip
             view.release()
         self._map.close()
         os.close(self._descriptor)
@@ -114,7 +120,7 @@ class Shared:
 
     def renew(self, digest: Digest) -> None:
         """Let every worker forget what it remembers of a digest. Call it after the change, before the answer."""
-        self.generations[slot_of(digest)] = time.time_ns() * MAX_WORKERS % 2**64 + self._slot
+        self.generations[slot_of(digest)] = self._new_number()
 
     def uploads(self) -> int:
         """Return how many uploads are under way, in all workers."""
@@ -131,6 +137,17 @@ class Shared:
         """Note that an upload begins (1) or ends (-1) in this worker."""
         self._uploads[self._slot] += step
         self._clients[self._slot * _CLIENTS + _bucket(client)] += step
+
+    def want(self, upload_id: str) -> None:
+        """Tell whoever is writing to a resumable upload that another waits to do so."""
+        self._wanted[crc32(upload_id.encode()) % _WANTED] = self._new_number()
+
+    def wanted(self, upload_id: str) -> int:
+        """Return a number that changes when somebody waits to write to a resumable upload, now and then to another."""
+        return self._wanted[crc32(upload_id.encode()) % _WANTED]
+
+    def _new_number(self) -> int:
+        return time.time_ns() * MAX_WORKERS % 2**64 + self._slot
 
 
 def renew_tokens(path: Path) -> None:

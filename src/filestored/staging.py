@@ -11,7 +11,7 @@ from itertools import count
 from types import TracebackType
 
 from filestored.blobs.flushing import start_writeback
-from filestored.digest import Algorithm, Digest, Hash
+from filestored.digest import Algorithm, Digest, Hash, algorithm_of, require_same
 from filestored.errors import OutOfSpace, is_full
 
 SMALL = 64 * 1024
@@ -21,6 +21,8 @@ _PIECE = 1 << 20
 _MAX_WAITING = 4 << 20
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_ONLY = 0o444
+# where a file system has no links, or allows no more of them
+_NO_LINKS = frozenset({errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOENT})
 # longer writes make the kernel look for as large pieces of memory, which it takes up to ten times as long to find
 _WRITE_BYTES = 64 * 1024
 
@@ -62,6 +64,11 @@ class Staged:
         if not self._is_handed_over:
             self.discard()
 
+    def require(self, announced_by: str, announced: Digest) -> None:
+        """Raise DigestMismatch unless the bytes have a digest, of the store's algorithm or one asked for besides."""
+        other = self.others.get(algorithm_of(announced, self._area.algorithm).value)
+        require_same(announced_by, announced, self.digest if other is None else other.hex())
+
     def hand_over(self) -> None:
         """Give the bytes to the committer, whose thread discards them: leaving the ``with`` block no longer does."""
         self._is_handed_over = True
@@ -100,6 +107,30 @@ class Staged:
         self._descriptor = os.open(name, _WRITE, _READ_ONLY, dir_fd=self._area.handle)
         self._name = name
         self.is_flushed = False
+
+    def link(self, descriptor: int) -> None:
+        """Give a file that is whole and flushed a second name, in the staging folder: a copy where it can have none."""
+        name = self._area.new_name()
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=self._area.handle, follow_symlinks=True)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._copy(descriptor)
+        else:
+            self._name = name
+        self.is_flushed = True
+
+    def _copy(self, descriptor: int) -> None:
+        self.open_file()
+        try:
+            copy_all(descriptor, self._descriptor_or_fail())
+            if self._area.durable:
+                self.flush()
+        except BaseException:
+            self.discard()
+            raise
+        self.close_file()
 
     def append(self, pieces: list[bytes | memoryview]) -> None:
         """Write more bytes to the file."""
@@ -188,6 +219,15 @@ class Staging:
     def receive(self, others: tuple[str, ...] = ()) -> "Receiver":
         """Begin to stage a body of any size; ``others`` names further hashes to take on the way."""
         return Receiver(self, others)
+
+    def link(self, descriptor: int, digest: Digest, size: int) -> Staged:
+        """Stage a whole file of the same file system that is flushed already; it keeps the name it has.
+
+        Blocks, for long where the file system has no links. Raises OSError.
+        """
+        staged = Staged(self, digest, size)
+        staged.link(descriptor)
+        return staged
 
     def clear(self) -> int:
         """Remove what a crash left behind; return how many there were. Only while no daemon runs."""
@@ -325,6 +365,14 @@ class Receiver:
         if self._area.durable:
             self._staged.flush()
         self._staged.close_file()
+
+
+def copy_all(source: int, target: int) -> None:
+    """Write a whole file to where another ends. Raises OSError."""
+    position = 0
+    while piece := os.pread(source, _PIECE, position):
+        write_all(target, [piece])
+        position += len(piece)
 
 
 def write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:

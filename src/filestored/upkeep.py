@@ -8,8 +8,8 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from loguru import logger
 
@@ -22,7 +22,10 @@ from filestored.digest import Digest
 from filestored.errors import FilestoredError
 from filestored.filestore import Filestore
 from filestored.metrics import EXPIRED_FILES
+from filestored.resuming import clear_unfinished, end_expired
 from filestored.shared import Shared
+from filestored.staging import Staging
+from filestored.unfinished import UnfinishedFolder
 
 STALE_SECONDS = 86400.0
 """How long nothing is written to a temporary file before it belongs to no upload: bodies time out much earlier."""
@@ -55,6 +58,7 @@ class Upkeep:
             try:
                 if self._filestore.shared.lead():
                     await self._end_expired()
+                    await self._end_uploads()
                 self._pause = _EVERY_SECONDS
                 self._failures.clear()
             except Exception as error:
@@ -73,13 +77,20 @@ class Upkeep:
             if ended:
                 logger.info("expired files that were ended: {}", ended)
 
+    async def _end_uploads(self) -> None:
+        ended = 0
+        while more := await self._filestore.uploads.end_expired():
+            ended += more
+        if ended:
+            logger.info("unfinished uploads that nobody went on with: {}", ended)
+
     def _note_failure(self, error: Exception) -> None:
         """Say once what fails, until it works again, and try less and less often: each try may log more."""
         self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
         if type(error) not in self._failures:
             self._failures.add(type(error))
             reason = str(error) if isinstance(error, FilestoredError | OSError) else f"{type(error).__name__}: {error}"
-            logger.error("expired files cannot be ended, which is tried again: {}", reason)
+            logger.error("what has expired cannot be ended, which is tried again: {}", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +103,11 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What :func:`collect` did: files ended, blobs removed, and blobs that the system does not let go."""
+    """What :func:`collect` did: files and uploads ended, blobs removed, and blobs that the system does not let go."""
 
     files: int
     blobs: Removed
+    uploads: Removed
     stuck: int
 
 
@@ -127,24 +139,38 @@ def collect(folder: StoreFolder, catalogue: Catalogue) -> Collected:
     blobs = _FreeingBlobStore(folder, shared.renew)
     try:
         stuck = settle_removals(catalogue, blobs, flush=True)
-        files = asyncio.run(_end_all(blobs, catalogue, shared, folder.reserve_file))
+        files, uploads = asyncio.run(_end_all(folder, blobs, catalogue, shared))
         shared.counters[EXPIRED_FILES] += files
-        return Collected(files, blobs.freed, len(stuck))
+        return Collected(files, blobs.freed, uploads, len(stuck))
     finally:
         blobs.close()
         shared.close()
 
 
-async def _end_all(blobs: DiskBlobStore, catalogue: Catalogue, shared: Shared, reserve: Path) -> int:
-    committer = Committer(blobs, catalogue, durable=True, changed=shared.renew, reserve=reserve)
+async def _end_all(
+    folder: StoreFolder, blobs: DiskBlobStore, catalogue: Catalogue, shared: Shared
+) -> tuple[int, Removed]:
+    committer = Committer(blobs, catalogue, durable=True, changed=shared.renew, reserve=folder.reserve_file)
+    staging = Staging(blobs.staging, folder.algorithm, ThreadPoolExecutor(1), durable=True)
     files = 0
     try:
         while ended := await committer.submit(EndFiles()):
             files += ended
+        with contextlib.closing(UnfinishedFolder(folder.uploads, staging)) as unfinished:
+            return files, await _end_uploads(committer, catalogue, unfinished)
     finally:
         # while the loop is there: the committer answers through it
         committer.close()
-    return files
+
+
+async def _end_uploads(committer: Committer, catalogue: Catalogue, unfinished: UnfinishedFolder) -> Removed:
+    count = size = 0
+    ended = 1
+    while ended:
+        ended, freed = await end_expired(catalogue, committer, unfinished, asyncio.to_thread)
+        count, size = count + ended, size + freed
+    more, more_size = clear_unfinished(unfinished, catalogue)
+    return Removed(count + more, size + more_size)
 
 
 def clear_staging(folder: StoreFolder, min_age: float) -> Removed:

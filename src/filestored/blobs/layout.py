@@ -9,6 +9,7 @@
                         reserve        space given back when a delete finds the disk full
                         shared         counters that all workers of the daemon map
                         tmp/           bytes on their way in; emptied at start
+                        uploads/       bytes of resumable uploads under way
                         quarantine/    blobs whose bytes are not their digest
                         log/
 """
@@ -29,7 +30,7 @@ LAYOUT_VERSION = 1
 RESERVE_BYTES = 1 << 20
 
 _PRIVATE = ".filestored"
-_FOLDERS = ("tmp", "quarantine", "log")
+_FOLDERS = ("tmp", "uploads", "quarantine", "log")
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _PEEKED_PER_SHARD = 8
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -71,6 +72,11 @@ class StoreFolder:
     def catalogue_file(self) -> Path:
         """The catalogue, unless the settings name another."""
         return self.private / "catalogue.sqlite3"
+
+    @property
+    def uploads(self) -> Path:
+        """Where the bytes of resumable uploads lie that are under way."""
+        return self.private / "uploads"
 
     @property
     def quarantine(self) -> Path:

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from filestored.catalogue import schema, statements
 from filestored.catalogue.listing import Page, Query, read_page
-from filestored.catalogue.records import FileRecord, TokenRecord, Usage
-from filestored.catalogue.transaction import Transaction, bytes_of, find
+from filestored.catalogue.records import FileRecord, TokenRecord, UploadRecord, Usage
+from filestored.catalogue.transaction import Transaction, bytes_of, find, find_upload, under_way
 from filestored.digest import Digest
 from filestored.errors import StartError
 
@@ -103,6 +103,18 @@ class Catalogue:
     def live_digests(self, start: str, stop: str, now: int) -> dict[Digest, int]:
         """Return the digests from ``start`` up to ``stop`` that files name, and the size of each in bytes."""
         return dict(statements.DIGESTS.run(self._reader(), start=start, stop=stop, now=now).fetchall())
+
+    def find_upload(self, upload_id: str) -> UploadRecord | None:
+        """Return a resumable upload, None where there is none."""
+        return find_upload(self._reader(), upload_id)
+
+    def uploads_under_way(self, owner: str | None) -> tuple[int, int]:
+        """Return how many uploads of an owner, or of all (None), are not complete, and how many bytes are there."""
+        return under_way(self._reader(), owner)
+
+    def ended_uploads(self, now: int, limit: int) -> list[UploadRecord]:
+        """Return the uploads that ended first, of those whose time is over at ``now`` (milliseconds since 1970)."""
+        return [UploadRecord(*row) for row in statements.ENDED_UPLOADS.run(self._reader(), now=now, limit=limit)]
 
     def tokens(self) -> list[TokenRecord]:
         """Return all tokens, by name."""

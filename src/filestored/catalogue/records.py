@@ -118,6 +118,47 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadRecord:
+    """A resumable upload (tus 1.0.0).
+
+    ``details`` and ``concat`` are ``Upload-Metadata`` and ``Upload-Concat`` as the client sent them; ``length`` is None
+    as long as the client has not said it; ``flushed`` is how many bytes survive a power cut, and so the offset to go on
+    from. ``digest`` names the file that came of it, ``joined_as`` the upload into which a part went. Sizes in bytes,
+    times in milliseconds since 1970.
+    """
+
+    id: str
+    owner: str
+    details: str
+    concat: str | None
+    length: int | None
+    flushed: int
+    digest: Digest | None
+    joined_as: str | None
+    created_at: int
+    expires_at: int
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is to become part of another, and so never a file by itself."""
+        return self.concat == PART
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is over: a file, or a whole part."""
+        return self.digest is not None or (self.is_part and self.is_whole)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its bytes are there."""
+        return self.length == self.flushed
+
+
+PART = "partial"
+"""What ``Upload-Concat`` says of a part."""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """How much is kept: files, the different blobs they name, and bytes.
 

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from filestored.catalogue.tables import files, notes, removals, tokens, totals, usage
+from filestored.catalogue.tables import files, notes, removals, tokens, totals, uploads, usage
 
 
 class Prepared:
@@ -131,6 +131,32 @@ _TOKEN = (
 TOKENS = Prepared(sa.select(*_TOKEN).order_by(tokens.c.name))
 ADD_TOKEN = Prepared(sqlite.insert(tokens).values(_parameters(tokens)).on_conflict_do_nothing())
 REMOVE_TOKEN = Prepared(sa.delete(tokens).where(tokens.c.name == _name))
+
+_UPLOAD = (
+    uploads.c.id, uploads.c.owner, uploads.c.details, uploads.c.concat, uploads.c.length, uploads.c.flushed,
+    uploads.c.digest, uploads.c.joined_as, uploads.c.created_at, uploads.c.expires_at,
+)  # fmt: skip
+_upload: sa.BindParameter[str] = sa.bindparam("id")
+_is_under_way = sa.and_(uploads.c.digest.is_(None), uploads.c.joined_as.is_(None))
+FIND_UPLOAD = Prepared(sa.select(*_UPLOAD).where(uploads.c.id == _upload))
+ADD_UPLOAD = Prepared(sa.insert(uploads).values(_parameters(uploads)))
+CHANGE_UPLOAD = Prepared(
+    sa.update(uploads)
+    .where(uploads.c.id == _upload)
+    .values({name: sa.bindparam(name) for name in ("length", "flushed", "digest", "joined_as", "expires_at")})
+)
+REMOVE_UPLOAD = Prepared(sa.delete(uploads).where(uploads.c.id == _upload))
+ENDED_UPLOADS = Prepared(
+    sa.select(*_UPLOAD).where(uploads.c.expires_at <= _now).order_by(uploads.c.expires_at).limit(_limit)
+)
+UNDER_WAY = Prepared(
+    sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(uploads.c.flushed), 0)).where(
+        uploads.c.owner == _owner, _is_under_way
+    )
+)
+ALL_UNDER_WAY = Prepared(
+    sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(uploads.c.flushed), 0)).where(_is_under_way)
+)
 
 NOTE = Prepared(sa.select(notes.c.value).where(notes.c.name == _name))
 _noted = sqlite.insert(notes).values(_parameters(notes))

@@ -82,6 +82,24 @@ tokens = Table(
 )
 """Who may ask for what. The token itself is nowhere, only the hash of it."""
 
+uploads = Table(
+    "uploads",
+    schema,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("concat", Text, nullable=True),
+    Column("length", BigInteger, nullable=True),
+    Column("flushed", BigInteger, nullable=False),
+    Column("digest", String(128), nullable=True),
+    Column("joined_as", String(32), nullable=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index(None, "owner"),
+    Index(None, "expires_at"),
+)
+"""Resumable uploads: those under way, whose bytes lie in ``uploads/``, and for a while those that are complete."""
+
 notes = Table(
     "notes",
     schema,

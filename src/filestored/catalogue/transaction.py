@@ -3,7 +3,7 @@
 import sqlite3
 
 from filestored.catalogue import statements
-from filestored.catalogue.records import FileRecord, TokenRecord, folded
+from filestored.catalogue.records import FileRecord, TokenRecord, UploadRecord, folded
 from filestored.digest import Digest
 
 
@@ -97,6 +97,28 @@ class Transaction:
         """Write what was gathered. The catalogue calls it before it commits."""
         self._write_gains()
 
+    # resumable uploads
+
+    def find_upload(self, upload_id: str) -> UploadRecord | None:
+        """Return an upload, None where there is none."""
+        return find_upload(self._cursor, upload_id)
+
+    def add_upload(self, upload: UploadRecord) -> None:
+        """Add an upload."""
+        statements.ADD_UPLOAD.run(self._cursor, **_values(upload))
+
+    def change_upload(self, upload: UploadRecord) -> None:
+        """Replace what may change of an upload: length, offset, what came of it and when it ends."""
+        statements.CHANGE_UPLOAD.run(self._cursor, **_values(upload))
+
+    def remove_upload(self, upload_id: str) -> bool:
+        """Remove an upload; False where there is none."""
+        return statements.REMOVE_UPLOAD.run(self._cursor, id=upload_id).rowcount > 0
+
+    def uploads_under_way(self, owner: str) -> tuple[int, int]:
+        """Return how many uploads of an owner are not complete, and how many bytes of them are there."""
+        return under_way(self._cursor, owner)
+
     # tokens and notes
 
     def add_token(self, token: TokenRecord) -> bool:
@@ -121,6 +143,19 @@ def find(cursor: sqlite3.Cursor, digest: Digest) -> list[FileRecord]:
     return [FileRecord(*row) for row in statements.FIND.run(cursor, digest=digest)]
 
 
+def find_upload(cursor: sqlite3.Cursor, upload_id: str) -> UploadRecord | None:
+    """Return an upload, None where there is none."""
+    row = statements.FIND_UPLOAD.run(cursor, id=upload_id).fetchone()
+    return None if row is None else UploadRecord(*row)
+
+
+def under_way(cursor: sqlite3.Cursor, owner: str | None) -> tuple[int, int]:
+    """Return how many uploads of an owner, or of all (None), are not complete, and how many bytes of them are there."""
+    asked = statements.ALL_UNDER_WAY.run(cursor) if owner is None else statements.UNDER_WAY.run(cursor, owner=owner)
+    count, size = asked.fetchone()
+    return count, size
+
+
 def bytes_of(cursor: sqlite3.Cursor, owner: str, now: int) -> int:
     """Return how many bytes an owner keeps, what has expired at ``now`` (milliseconds since 1970) left out."""
     kept: int = (statements.USAGE_OF.run(cursor, owner=owner).fetchone() or (0, 0))[1]
@@ -132,5 +167,5 @@ def _row(file: FileRecord) -> dict[str, object]:
     return {**_values(file), "folded_name": folded(file.name)}
 
 
-def _values(record: FileRecord | TokenRecord) -> dict[str, object]:
+def _values(record: FileRecord | TokenRecord | UploadRecord) -> dict[str, object]:
     return {name: getattr(record, name) for name in record.__slots__}

@@ -164,18 +164,19 @@ def reindex(as_json: bool, **flags: str | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="print JSON, sizes in bytes")
 @store_options
 def gc(as_json: bool, **flags: str | None) -> int:
-    """Remove what has expired, and temporary files that belong to no upload."""
+    """Remove what has expired, abandoned uploads, and temporary files that belong to none."""
     with _opened(flags) as (folder, catalogue):
         collected = collect(folder, catalogue)
         staged = _clear_staging(folder)
-    freed = collected.blobs.bytes + staged.bytes
+    freed = collected.blobs.bytes + collected.uploads.bytes + staged.bytes
     if as_json:
-        counts = {"files": collected.files, "blobs": collected.blobs.count, "temporary_files": staged.count}
+        counts = {"files": collected.files, "blobs": collected.blobs.count, "uploads": collected.uploads.count}
+        counts["temporary_files"] = staged.count
         click.echo(json.dumps({**counts, "freed_bytes": freed, "stuck_blobs": collected.stuck}))
     else:
         click.echo(
-            f"removed: {collected.files} expired files, {collected.blobs.count} blobs, {staged.count} temporary files; "
-            f"freed: {freed} bytes"
+            f"removed: {collected.files} expired files, {collected.blobs.count} blobs, {collected.uploads.count} "
+            f"abandoned uploads, {staged.count} temporary files; freed: {freed} bytes"
         )
     if collected.stuck:
         raise StartError(f"{collected.stuck} deleted blobs cannot be removed; {folder.log_file} says why")

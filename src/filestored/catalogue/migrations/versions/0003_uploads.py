@@ -1,0 +1,29 @@
+"""Resumable uploads. There is no way back but a backup."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make room for uploads under way."""
+    op.create_table(
+        "uploads",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("details", sa.Text, nullable=False),
+        sa.Column("concat", sa.Text, nullable=True),
+        sa.Column("length", sa.BigInteger, nullable=True),
+        sa.Column("flushed", sa.BigInteger, nullable=False),
+        sa.Column("digest", sa.String(128), nullable=True),
+        sa.Column("joined_as", sa.String(32), nullable=True),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_uploads"),
+    )
+    op.create_index("ix_uploads_owner", "uploads", ["owner"])
+    op.create_index("ix_uploads_expires_at", "uploads", ["expires_at"])
