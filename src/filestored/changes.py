@@ -213,15 +213,21 @@ class BeginUpload(Change[None]):
 class NoteUpload(Change[bool]):
     """Note how far an upload has come; False where it was ended meanwhile."""
 
-    def __init__(self, upload: UploadRecord) -> None:
-        """``upload`` is as it is now."""
+    def __init__(self, upload: UploadRecord, quota: int | None) -> None:
+        """``upload`` is as it is now; ``quota`` is how many bytes its owner may keep in all."""
         super().__init__([])
         self._upload = upload
+        self._quota = quota
 
     def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
-        """Note it."""
-        if transaction.find_upload(self._upload.id) is None:
+        """Note it. Raises TooLarge where more than the quota is under way: many may have begun to send at once."""
+        known = transaction.find_upload(self._upload.id)
+        if known is None:
             return False
+        _, under_way = transaction.uploads_under_way(self._upload.owner)
+        more = self._upload.flushed - known.flushed
+        if self._quota is not None and under_way + more > self._quota:
+            raise over_quota(self._quota, under_way, more)
         transaction.change_upload(self._upload)
         return True
 

@@ -107,9 +107,13 @@ class Continuation:
     :meth:`finish` where it is whole, or :meth:`keep`; whatever is not kept is cut off when the upload is resumed.
     """
 
-    def __init__(self, area: UploadArea, upload: UploadRecord, file: UnfinishedFile, expected: Digest | None) -> None:
+    def __init__(
+        self, area: UploadArea, upload: UploadRecord, file: UnfinishedFile, expected: Digest | None, quota: int | None
+    ) -> None:
+        """``expected`` is the hash that the whole must have, ``quota`` how many bytes its owner may keep in all."""
         self.upload = upload
         """The upload as it is noted."""
+        self._quota = quota
         self._area = area
         self._file = file
         self._pipeline = Pipeline(area.staging.threads, self._take)
@@ -198,12 +202,12 @@ class Continuation:
             self._hashes = Hashes(set(self._hashes.by_name))
 
     async def keep(self) -> UploadRecord:
-        """Note how far the upload has come, and that it has come so far just now. Raises NotFound where it was ended.
+        """Note how far the upload has come, and that it has come so far just now. Durable when it returns.
 
-        Call :meth:`settle` before. Durable when it returns.
+        Call :meth:`settle` before. Raises NotFound where it was ended, TooLarge where its owner has too much under way.
         """
         upload = replace(self.upload, flushed=self._file.written, expires_at=self._area.end_of_life())
-        if not await self._area.committer.submit(NoteUpload(upload)):
+        if not await self._area.committer.submit(NoteUpload(upload, self._quota)):
             await self._area.in_thread(self._area.folder.remove, upload.id)
             raise NotFound("This upload was ended meanwhile.")
         self.upload = upload
@@ -226,7 +230,7 @@ class Continuation:
                 raise
             staged.hand_over()
         whole = replace(self.upload, flushed=file.written, digest=staged.digest, expires_at=area.end_of_life())
-        added = await area.committer.submit(FinishUpload(whole, (staged, wish), principal.quota))
+        added = await area.committer.submit(FinishUpload(whole, (staged, wish), self._quota))
         self.upload = whole
         await area.in_thread(area.folder.remove, whole.id)
         return added[0]

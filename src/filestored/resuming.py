@@ -139,7 +139,7 @@ class ResumableUploads:
         except BaseException:
             file.close()
             raise
-        return Continuation(self._area, upload, file, expected)
+        return Continuation(self._area, upload, file, expected, principal.quota)
 
     async def _take(self, upload_id: str) -> UnfinishedFile:
         deadline = time.monotonic() + _PATIENCE_SECONDS

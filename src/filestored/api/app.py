@@ -20,11 +20,14 @@ from filestored.api.files import FileRoutes
 from filestored.api.gate import Gate
 from filestored.api.health import HealthRoutes
 from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, Limits
+from filestored.api.page import PageRoutes
 from filestored.api.problems import problem
 from filestored.api.proxies import Proxies
+from filestored.api.representations import accepts
 from filestored.api.root import RootRoutes
 from filestored.api.routes import OPEN, Route, Router, Target
 from filestored.api.stalls import Stalls, drop_stalled_readers
+from filestored.api.uploads import UploadRoutes
 from filestored.api.v1 import V1Routes
 from filestored.errors import (
     BadRequest,
@@ -45,6 +48,7 @@ MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
 
 _SWEEP_SECONDS = 1.0
+_VARY_ACCEPT = (b"vary", b"Accept")
 _EMPTY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 # what a plain download may carry without being looked at closely
 _NOTABLE = frozenset({
@@ -85,16 +89,19 @@ class Application:
         documents = DocumentRoutes(
             filestore, self._stalls, limits.send_timeout, lambda: self._router.routes, access.anonymous_grant
         )
+        page = PageRoutes(filestore, self._stalls, limits.send_timeout)
         self._router = Router(
             [
-                *RootRoutes(filestore, arrivals, self._downloads).routes(),
+                *RootRoutes(filestore, arrivals, self._downloads, page.show).routes(),
                 *files.routes(),
                 *V1Routes(
                     filestore, self._gate, arrivals, files, self._downloads, signer, limits.body_timeout, self._stalls
                 ).routes(),
+                *UploadRoutes(filestore, self._gate, limits, self._stalls).routes(),
                 *HealthRoutes(filestore).routes(),
                 *MetricsRoutes(filestore, registry).routes(),
                 *documents.routes(),
+                *page.routes(),
             ]
         )
         table = [(route.path, route.method) for route in self._router.routes]
@@ -206,7 +213,15 @@ class Application:
         resource, target = found or (None, Target())
         exchange.route = resource.path if resource else ""
         route = resource.methods.get(exchange.method) if resource else None
-        if resource is None or not resource.is_open:
+        if route is not None and route.page is not None and not exchange.query_string:
+            exchange.added_headers = [*exchange.added_headers, _VARY_ACCEPT]
+            if accepts(exchange.headers.get(b"accept", b""), b"text/html"):
+                await route.page(exchange, NOBODY_AT_ALL, target)
+                return
+        if resource is not None and resource.always:
+            exchange.added_headers = [*exchange.added_headers, *resource.always]
+        is_open = resource is not None and (route.needs is OPEN if route else resource.is_open)
+        if not is_open:
             principal = await self._admit(exchange, route, target)
         else:
             principal = NOBODY_AT_ALL

@@ -13,7 +13,7 @@ from filestored.api.limits import MULTIPART_OVERHEAD, Limits
 from filestored.api.multipart import MultipartReader, PartBegin, PartBody
 from filestored.api.stalls import Stalls
 from filestored.catalogue.records import UNKNOWN_TYPE, Wish, now_milliseconds
-from filestored.digest import Algorithm, Digest, algorithm_of, parse_digest
+from filestored.digest import Algorithm, Digest, algorithm_of, parse_digest, require_same
 from filestored.errors import BadRequest, DigestMismatch, TooLarge
 from filestored.filestore import Filestore
 from filestored.quantities import parse_duration
@@ -106,7 +106,7 @@ class Uploads:
         wish = self._wish(exchange.headers, said, media_type)
         others = self._others(expected, said)
         room = await self._filestore.largest_upload(principal, exchange.content_length)
-        body = self._intake(exchange, _least(self._limits.max_upload_size, room))
+        body = self._intake(exchange, least(self._limits.max_upload_size, room))
         first = await body.read()
         if len(first) <= SMALL and len(first) == exchange.content_length:
             staged = self._filestore.hold(first, others)
@@ -125,8 +125,8 @@ class Uploads:
         self, exchange: Exchange, principal: Principal, said: _Said, media_type: str, stack: ExitStack
     ) -> Bodies:
         expected = integrity.expected_digests(exchange.headers)
-        limit = _least(self._limits.max_upload_size, principal.quota)
-        of_each = _least(limit, await self._filestore.largest_upload(principal, None))
+        limit = least(self._limits.max_upload_size, principal.quota)
+        of_each = least(limit, await self._filestore.largest_upload(principal, None))
         whole = {item.algorithm: Algorithm(item.algorithm).new() for item in expected}
 
         def begin(announced: tuple[Expected, ...]) -> Receiver:
@@ -140,7 +140,7 @@ class Uploads:
                 await form.feed(piece)
             files = form.finish()
         for item in expected:
-            _require_same(item.field, item.digest.hex(), whole[item.algorithm].digest().hex())
+            require_same(item.field, item.digest.hex(), whole[item.algorithm].digest().hex())
         return self._describe(files, form.fields, said)
 
     def _describe(self, files: list["_Part"], fields: Mapping[str, str], said: _Said) -> Bodies:
@@ -157,7 +157,7 @@ class Uploads:
         name = said.name
         if name is None and part.begin.file_name is not None:
             name = names.clean_name(part.begin.file_name)
-        return _make_wish(name, part.begin.headers.get(b"content-type", b"").decode("latin-1"), said.expires_at)
+        return make_wish(name, part.begin.headers.get(b"content-type", b"").decode("latin-1"), said.expires_at)
 
     def _intake(self, exchange: Exchange, most: int | None) -> Intake:
         """Begin to read a body. Raises TooLarge or OutOfSpace where its announced size says so already."""
@@ -171,7 +171,7 @@ class Uploads:
         if name is None and (disposition := headers.get(b"content-disposition")) is not None:
             given = names.name_from_disposition(disposition.decode("utf-8", "replace"))
             name = None if given is None else names.clean_name(given)
-        return _make_wish(name, media_type, said.expires_at)
+        return make_wish(name, media_type, said.expires_at)
 
     def _others(self, expected: tuple[Expected, ...], said: _Said) -> tuple[str, ...]:
         """Return the hashes to take besides the store's own."""
@@ -185,11 +185,10 @@ class Uploads:
         for item in expected:
             is_own = item.algorithm == own.value
             actual = staged.digest if is_own else staged.others[item.algorithm].hex()
-            _require_same(item.field, item.digest.hex(), actual)
+            require_same(item.field, item.digest.hex(), actual)
         if said.file_hash is not None:
             # a form may name a hash of another algorithm only before the file: afterwards it cannot be taken any more
-            other = staged.others.get(algorithm_of(said.file_hash, own).value)
-            _require_same("file_hash", said.file_hash, staged.digest if other is None else other.hex())
+            staged.require("file_hash", said.file_hash)
 
 
 @dataclass(slots=True)
@@ -277,20 +276,17 @@ class _Form:
         self._begin = None
 
 
-def _least(*limits: int | None) -> int | None:
+def least(*limits: int | None) -> int | None:
     """Return the lowest limit, None where there is none."""
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _make_wish(name: str | None, media_type: str, expires_at: int | None) -> Wish:
+def make_wish(name: str | None, media_type: str, expires_at: int | None) -> Wish:
+    """Put together what is said of a file. Raises BadRequest.
+
+    An empty type says nothing, and neither does the one that curl gives every body.
+    """
     essence = media_type.partition(";")[0].strip().lower()
     given = names.parse_media_type(media_type) if essence not in ("", _FORM) else None
     guessed = names.guess_type(name) if name is not None else UNKNOWN_TYPE
     return Wish(name, given, guessed, expires_at)
-
-
-def _require_same(field_name: str, announced: str, actual: str) -> None:
-    if announced != actual:
-        raise DigestMismatch(
-            f"The bytes that came have the digest {actual}, but {field_name} announces {announced}; nothing was stored."
-        )

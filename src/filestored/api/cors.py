@@ -8,8 +8,9 @@ from filestored.errors import Forbidden
 _MAX_AGE_SECONDS = 86400
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 _EXPOSED = (
-    b"Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified, Location, Repr-Digest, "
-    b"Retry-After, Sunset"
+    b"Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Filestored-Hash, Last-Modified, "
+    b"Location, Repr-Digest, Retry-After, Sunset, Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size, Tus-Resumable, "
+    b"Tus-Version, Upload-Concat, Upload-Defer-Length, Upload-Expires, Upload-Length, Upload-Metadata, Upload-Offset"
 )
 _VARY = (b"vary", b"Origin")
 

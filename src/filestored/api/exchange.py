@@ -18,8 +18,8 @@ Headers = list[tuple[bytes, bytes]]
 MAX_QUERY_FIELDS = 32
 _PROXY_HEADERS = (b"forwarded", b"x-forwarded-for", b"via")
 _LISTS = frozenset({
-    b"if-match", b"if-none-match", b"accept", b"repr-digest", b"content-digest", b"forwarded", b"x-forwarded-for",
-    b"x-forwarded-proto", b"x-forwarded-host",
+    b"if-match", b"if-none-match", b"accept", b"accept-encoding", b"repr-digest", b"content-digest", b"forwarded",
+    b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
 })  # fmt: skip
 
 

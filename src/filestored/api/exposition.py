@@ -109,6 +109,10 @@ class Measurements(Collector):
             yield _gauge("files", "Files that owners keep.", usage.files)
             yield _gauge("blobs", "Different blobs that files name.", usage.blobs)
             yield _gauge("blob_bytes", "Bytes of these blobs.", usage.bytes)
+            under_way = _attempt("catalogue", self._filestore.uploads.under_way)
+            if under_way is not None:
+                yield _gauge("unfinished_uploads", "Resumable uploads that are not complete.", under_way[0])
+                yield _gauge("unfinished_upload_bytes", "Bytes of these uploads that are there.", under_way[1])
             scrubbed = _attempt("catalogue", lambda: Pass.read(self._filestore.note(NOTE)))
             if scrubbed is not None:
                 yield from scrub_metrics(scrubbed)

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     RootModel,
+    StrictBool,
     StrictFloat,
     StrictStr,
 )
@@ -77,11 +78,12 @@ class Hashes(_Said):
 
 
 class LinkWish(_Said):
-    """How long a link is to work."""
+    """How long a link is to work, and whether it is wanted as a picture too."""
 
     expires_in: _Seconds | _Duration = Field(
         "1h", description="seconds, or a number with a unit: 3600, 90m, 12h, 7d; at most a hundred years"
     )
+    qr: StrictBool = Field(False, description="whether to answer the link as a QR code too")
 
 
 class UploadForm(BaseModel):
@@ -135,6 +137,16 @@ class Link(BaseModel):
 
     url: str
     expires_at: datetime
+    qr: str | None = Field(None, description="the link as a QR code, an SVG image; only where it was asked for")
+
+
+class Caller(BaseModel):
+    """Who asks, and what it may do."""
+
+    owner: str | None = Field(description="whose files its uploads are; null for whoever may keep none")
+    permissions: list[str] = Field(description="some of read, write, delete, admin")
+    quota: int | None = Field(description="bytes it may keep in all; null for any number")
+    expires_at: datetime | None = Field(description="when its token ends; null for never, and without a token")
 
 
 class Stats(BaseModel):

@@ -12,16 +12,19 @@ from pydantic_core import core_schema
 
 from filestored.access import Permission
 from filestored.api.models import Problem
-from filestored.api.routes import BYTES, HTML, OPEN, PATH_PARAMETERS, TEXT, Answer, Parameter, Route
+from filestored.api.routes import BYTES, CHUNK, HTML, OPEN, TEXT, Answer, Parameter, Route, path_parameters
 from filestored.errors import (
     Busy,
+    Conflict,
     Forbidden,
     HeadersTooLarge,
+    MethodNotAllowed,
     PreconditionFailed,
     RangeNotSatisfiable,
     RequestError,
     StorageFault,
     Unauthorized,
+    UnknownVersion,
 )
 
 VERSION = "1"
@@ -36,8 +39,11 @@ _EVERYWHERE = (HeadersTooLarge, StorageFault)
 _GUARDED = (Unauthorized, Forbidden)
 _ERROR_HEADERS = {
     Busy: ("Retry-After",),
+    Conflict: ("Upload-Offset",),
+    MethodNotAllowed: ("Allow",),
     RangeNotSatisfiable: ("Content-Range",),
     Unauthorized: ("WWW-Authenticate",),
+    UnknownVersion: ("Tus-Version",),
 }
 
 _INFO = {
@@ -56,6 +62,7 @@ _INFO = {
 _TAGS = [
     {"name": "files", "description": "The bytes: upload, download, delete."},
     {"name": "v1", "description": "The same and more, in JSON."},
+    {"name": "uploads", "description": "Uploads that can be resumed: the protocol tus 1.0.0 and its extensions."},
     {"name": "server", "description": "How the server is, and what it can do."},
 ]
 
@@ -72,22 +79,36 @@ _SECURITY_SCHEMES = {
 
 _HEADERS = {
     "Accept-Ranges": "`bytes`: parts can be asked for.",
+    "Allow": "The methods that there are (RFC 9110, 10.2.1).",
     "Cache-Control": "For how long the answer may be kept.",
     "Content-Disposition": "Whether a browser shows the file, and the name it saves it under (RFC 6266).",
     "Content-Range": "Which bytes these are, of how many (RFC 9110, 14.4).",
     "ETag": "The file's hash, in quotation marks.",
+    "Filestored-Hash": "The hash of the file that has come of an upload. Only where that is complete.",
     "Last-Modified": "When the bytes were stored.",
-    "Location": "The file's own address.",
+    "Location": "The address of the file, or of the upload.",
     "Repr-Digest": "SHA-256 or SHA-512 of the whole file (RFC 9530).",
     "Retry-After": "After how many seconds to try again.",
     "Sunset": "When the file will be gone (RFC 8594).",
+    "Tus-Checksum-Algorithm": "What `Upload-Checksum` can be by, with commas between.",
+    "Tus-Extension": "The extensions of tus that there are, with commas between.",
+    "Tus-Max-Size": "How many bytes an upload may have. Only where there is a limit.",
+    "Tus-Resumable": "The version of tus that is spoken here.",
+    "Tus-Version": "The versions of tus that are spoken here.",
+    "Upload-Concat": "`Upload-Concat` as the upload was begun with it. Only where it was.",
+    "Upload-Defer-Length": "`1`: how long the upload will be was not told yet.",
+    "Upload-Expires": "When the upload will be gone if nobody goes on with it. Only while it is not complete.",
+    "Upload-Length": "How many bytes the whole upload has. Only where that was told.",
+    "Upload-Metadata": "`Upload-Metadata` as the upload was begun with it. Only where it was.",
+    "Upload-Offset": "How many bytes of the upload are there: from where to go on.",
     "WWW-Authenticate": "How to name a token (RFC 6750, RFC 7617).",
 }
-
+_NUMBERS = frozenset({"Retry-After", "Tus-Max-Size", "Upload-Length", "Upload-Offset"})
 
 _SCHEMAS: _Json = {
     # not a keyword of 3.1 any more, but what programs that read the document know raw bytes by
     BYTES: {"schema": {"type": "string", "format": "binary"}},
+    CHUNK: {"schema": {"type": "string", "format": "binary"}},
     HTML: {"schema": {"type": "string"}},
     TEXT: {"schema": {"type": "string"}},
 }
@@ -155,8 +176,8 @@ def _models(table: tuple[Route, ...]) -> Iterator[tuple[type[BaseModel], _Mode]]
 
 
 def _path_item(path: str) -> _Json:
-    names = re.findall(r"{(\w+)}", path)
-    return {"parameters": [_parameter(PATH_PARAMETERS[name], "path") for name in names]} if names else {}
+    parameters = path_parameters(path)
+    return {"parameters": [_parameter(parameter, "path") for parameter in parameters]} if parameters else {}
 
 
 def _operation(route: Route, models: _Models, anonymous: Permission) -> _Json:
@@ -164,18 +185,23 @@ def _operation(route: Route, models: _Models, anonymous: Permission) -> _Json:
         "operationId": "_".join([route.method.lower(), *(re.findall(r"\w+", route.path) or ["root"])]),
         "tags": [_tag(route.path)],
         "summary": route.summary + (": only the headers" if route.method == "HEAD" else ""),
-        "description": _needs(route) + _conditions(route),
+        "description": _needs(route) + _conditions(route) + _always(route) + _page(route),
         "security": _security(route, anonymous),
         "responses": _responses(route, models),
     }
-    if route.parameters:
-        operation["parameters"] = [_parameter(parameter, "query") for parameter in route.parameters]
+    if route.parameters or route.headers:
+        operation["parameters"] = [
+            *(_parameter(parameter, "query") for parameter in route.parameters),
+            *(_parameter(parameter, "header") for parameter in route.headers),
+        ]
     if route.body is not None:
         operation["requestBody"] = _request_body(route, models)
     return operation
 
 
 def _tag(path: str) -> str:
+    if path.startswith("/v1/uploads"):
+        return "uploads"
     if path.startswith("/v1/"):
         return "v1"
     return "files" if path == "/" or path.startswith("/{") else "server"
@@ -184,7 +210,7 @@ def _tag(path: str) -> str:
 def _needs(route: Route) -> str:
     if route.needs is OPEN:
         return "Open to everybody."
-    either = " or ".join(f"`{need.spelled()}`" for need in (route.needs, route.alternative) if need is not OPEN)
+    either = " or ".join(f"`{need.spelled()}`" for need in route.needs | route.alternative)
     return f"Needs the permission {either}{', or a signed link to the file' if route.takes_link else ''}."
 
 
@@ -194,6 +220,23 @@ def _conditions(route: Route) -> str:
     if PreconditionFailed not in route.errors:
         return ranges
     return " `If-Match`, `If-None-Match` and the conditions with dates hold (RFC 9110, 13)." + ranges
+
+
+def _always(route: Route) -> str:
+    """Say which headers errors have, too, which share their description with those of other addresses."""
+    if not route.always:
+        return ""
+    return f" Each answer, an error too, has {' and '.join(f'`{name}`' for name in _always_names(route))}."
+
+
+def _always_names(route: Route) -> list[str]:
+    return [name.decode().title() for name, _ in route.always]
+
+
+def _page(route: Route) -> str:
+    if route.page is None:
+        return ""
+    return " A browser that asks without a query (`Accept` has `text/html`) is shown the web page, whoever it is."
 
 
 def _security(route: Route, anonymous: Permission) -> list[_Json]:
@@ -238,8 +281,8 @@ def _responses(route: Route, models: _Models) -> _Json:
 
 def _response(route: Route, answer: Answer, models: _Models) -> _Json:
     described: _Json = {"description": answer.meaning}
-    if answer.headers:
-        described["headers"] = {name: _header_reference(name) for name in answer.headers}
+    if names := [*answer.headers, *_always_names(route)]:
+        described["headers"] = {name: _header_reference(name) for name in names}
     content = _content(answer.body, models, "serialization") | _content(answer.as_json, models, "serialization")
     if content and route.method != "HEAD":
         described["content"] = content
@@ -260,8 +303,12 @@ def _errors(route: Route) -> list[type[RequestError]]:
 
 
 def _error_responses(table: tuple[Route, ...], models: _Models) -> _Json:
-    errors = {error.status: error for route in table for error in _errors(route)}
-    return {errors[status].__name__: _error_response(errors[status], models) for status in sorted(errors)}
+    errors = {error.__name__: error for route in table for error in _errors(route)}
+    return {error.__name__: _error_response(error, models) for error in sorted(errors.values(), key=_place)}
+
+
+def _place(error: type[RequestError]) -> tuple[int, str]:
+    return error.status, error.__name__
 
 
 def _error_response(error: type[RequestError], models: _Models) -> _Json:
@@ -277,7 +324,7 @@ def _error_response(error: type[RequestError], models: _Models) -> _Json:
 
 
 def _header(name: str, meaning: str) -> _Json:
-    kind = {"type": "integer", "minimum": 0} if name == "Retry-After" else {"type": "string"}
+    kind = {"type": "integer", "minimum": 0} if name in _NUMBERS else {"type": "string"}
     return {"description": meaning, "schema": kind}
 
 

@@ -59,12 +59,23 @@ def base_url(exchange: Exchange) -> str:
 
 def wants_json(accept: bytes) -> bool:
     """Tell whether ``Accept`` (RFC 9110, 12.5.1) asks for JSON by name, and more than for plain text."""
-    weights = {b"application/json": 0.0, b"text/plain": 0.0}
+    weights = _weights(accept)
+    json_weight = weights.get(b"application/json", 0.0)
+    return json_weight > 0 and json_weight >= weights.get(b"text/plain", 0.0)
+
+
+def accepts(accept: bytes, name: bytes) -> bool:
+    """Tell whether ``Accept``, or ``Accept-Encoding``, takes something by its name."""
+    return _weights(accept).get(name, 0.0) > 0
+
+
+def _weights(accept: bytes) -> dict[bytes, float]:
+    """Return what ``Accept`` and its like name, each with how much it is wanted."""
+    weights: dict[bytes, float] = {}
     for item in accept.lower().split(b",")[:32]:
-        media_type, *parameters = (part.strip() for part in item.split(b";"))
-        if media_type in weights:
-            weights[media_type] = max(weights[media_type], _quality(parameters))
-    return weights[b"application/json"] > 0 and weights[b"application/json"] >= weights[b"text/plain"]
+        name, *parameters = (part.strip() for part in item.split(b";"))
+        weights[name] = max(weights.get(name, 0.0), _quality(parameters))
+    return weights
 
 
 def _quality(parameters: list[bytes]) -> float:

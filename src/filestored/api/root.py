@@ -6,7 +6,7 @@ from filestored.api.downloads import Downloads
 from filestored.api.exchange import Exchange
 from filestored.api.models import DURATION_PATTERN, HASH_PATTERN, Uploaded, UploadForm
 from filestored.api.representations import NO_STORE, PLAIN, answer_with_hashes
-from filestored.api.routes import ANY, BYTES, TEXT, Answer, Parameter, Route, Target
+from filestored.api.routes import ANY, BYTES, TEXT, Answer, Handler, Parameter, Route, Target
 from filestored.digest import Digest, parse_digest
 from filestored.errors import (
     BadRequest,
@@ -56,12 +56,13 @@ DOWNLOAD = Parameter("download", "have a browser save it, whatever its type", {"
 
 
 class RootRoutes:
-    """``/``: three methods, nothing else."""
+    """``/``: three methods, nothing else; and a page for browsers."""
 
-    def __init__(self, filestore: Filestore, arrivals: Arrivals, downloads: Downloads) -> None:
+    def __init__(self, filestore: Filestore, arrivals: Arrivals, downloads: Downloads, page: Handler) -> None:
         self._filestore = filestore
         self._arrivals = arrivals
         self._downloads = downloads
+        self._page = page
 
     def routes(self) -> list[Route]:
         """Return the lines for the table of routes."""
@@ -69,6 +70,7 @@ class RootRoutes:
             Route(
                 "GET", "/", Permission.READ, self._read, "Download a file by its hash",
                 {200: CONTENT, 206: PART, 304: NOT_MODIFIED}, (_NAMED, DOWNLOAD), errors=READ_ERRORS,
+                page=self._page,
             ),
             Route(
                 "POST", "/", Permission.WRITE, self._add, "Upload a file, get its hash",

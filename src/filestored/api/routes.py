@@ -7,6 +7,7 @@ document, ``Allow`` and the dispatch all come from it.
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -22,6 +23,9 @@ OPEN = Permission(0)
 
 ANY = "*/*"
 BYTES = "application/octet-stream"
+CHUNK = "application/offset+octet-stream"
+"""The media type of the bytes of a resumable upload (tus 1.0.0)."""
+
 HTML = "text/html"
 TEXT = "text/plain"
 
@@ -31,7 +35,9 @@ _PATTERNS = {
     "/{hash}/{name}": re.compile(rf"/(?P<hash>{_HASH})/(?P<name>[^/]*)"),
     "/v1/files/{hash}": re.compile(r"/v1/files/(?P<hash>[^/]+)"),
     "/v1/files/{hash}/link": re.compile(r"/v1/files/(?P<hash>[^/]+)/link"),
+    "/v1/uploads/{upload}": re.compile(r"/v1/uploads/(?P<upload>[^/]+)"),
     "/docs/{asset}": re.compile(r"/docs/(?P<asset>[^/]+)"),
+    "/web/{asset}": re.compile(r"/web/(?P<asset>[^/]+)"),
 }
 
 
@@ -56,15 +62,29 @@ class Parameter:
     is_required: bool = False
 
 
-PAGE_ASSETS = ("favicon-32x32.png", "start.js", "swagger-ui-bundle.js", "swagger-ui.css")
+DOCS_ASSETS = ("favicon-32x32.png", "start.js", "swagger-ui-bundle.js", "swagger-ui.css")
 """What the page ``/docs`` consists of."""
 
-PATH_PARAMETERS = {
+WEB = Path(__file__).parent.with_name("web")
+"""Where the files of the page ``/`` lie."""
+
+WEB_PAGE = "index.html"
+WEB_ASSETS = tuple(sorted(path.name for path in WEB.iterdir() if path.suffix in (".css", ".js", ".svg")))
+"""What the page ``/`` consists of besides its first file."""
+
+_PATH_PARAMETERS = {
     "hash": Parameter("hash", "a file's hash, in either case", {"type": "string", "pattern": HASH_PATTERN}, True),
     "name": Parameter("name", "the file name to be saved under", {"type": "string"}, True),
-    "asset": Parameter("asset", "a file of the page /docs", {"type": "string", "enum": list(PAGE_ASSETS)}, True),
+    "upload": Parameter("upload", "a resumable upload, as its Location named it", {"type": "string"}, True),
 }
-"""What stands in braces in the paths."""
+_ASSETS = {"/docs/{asset}": DOCS_ASSETS, "/web/{asset}": WEB_ASSETS}
+
+
+def path_parameters(path: str) -> list[Parameter]:
+    """Return what stands in braces in a path of the table."""
+    if path in _ASSETS:
+        return [Parameter("asset", "a file of the page", {"type": "string", "enum": list(_ASSETS[path])}, True)]
+    return [_PATH_PARAMETERS[name] for name in re.findall(r"{(\w+)}", path)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +107,9 @@ class Route:
     ``needs`` is the permission that the caller must have; ``alternative`` one that does as well. ``takes_link`` says
     that a signed link to the file lets in too. ``body`` is a model for JSON, or a media type; ``form`` is taken
     instead, as ``multipart/form-data``. ``errors`` are those of its own: what comes of access, of headers and of
-    faults of the server can come everywhere.
+    faults of the server can come everywhere. ``page`` answers a browser that asks for the address alone, without a
+    query: it shows a page, which is open to everybody. ``always`` are headers of every answer at the address, errors
+    too; ``headers`` those that a request may have, or must.
     """
 
     method: str
@@ -103,6 +125,9 @@ class Route:
     takes_link: bool = False
     form: type[BaseModel] | None = None
     errors: tuple[type[RequestError], ...] = ()
+    page: Handler | None = None
+    always: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[Parameter, ...] = ()
 
     def require(self, principal: Principal) -> None:
         """Raise Forbidden or Unauthorized unless the caller may use this route."""
@@ -119,6 +144,7 @@ class Resource:
         self.methods = {route.method: route for route in routes}
         self.allow = ", ".join(self.methods)
         self.is_open = all(route.needs is OPEN for route in self.methods.values())
+        self.always = tuple(dict.fromkeys(header for route in self.methods.values() for header in route.always))
 
 
 class Router:
@@ -140,7 +166,7 @@ class Router:
             match = pattern.fullmatch(path)
             if match is not None:
                 text = match[1]
-                digest = parse_digest(text)
+                digest = parse_digest(text) if "hash" in match.groupdict() else None
                 if digest is None and resource.path.startswith("/{hash}"):
                     continue
                 return resource, Target(digest, text, match.groupdict().get("name") or None)

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from types import TracebackType
 
 _TICK_SECONDS = 0.25
+_YIELDING_SECONDS = 5.0
 _MAX_TIMEOUT_SECONDS = 2_000_000
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -21,11 +23,12 @@ class Guard:
     May be entered again and again, by one task; each time begins anew.
     """
 
-    __slots__ = ("_has_fired", "_moves", "_seen", "_since", "_stalls", "_task", "_timeout")
+    __slots__ = ("_has_fired", "_is_wanted", "_moves", "_seen", "_since", "_stalls", "_task", "_timeout")
 
-    def __init__(self, stalls: "Stalls", timeout: float) -> None:
+    def __init__(self, stalls: "Stalls", timeout: float, is_wanted: Callable[[], bool]) -> None:
         self._stalls = stalls
         self._timeout = timeout
+        self._is_wanted = is_wanted
         self._task: asyncio.Task[object] | None = None
         self._moves = 0
         self._seen = -1
@@ -56,9 +59,12 @@ class Guard:
         """End the block where nothing has moved for too long."""
         if self._moves != self._seen:
             self._seen, self._since = self._moves, now
-        elif now - self._since >= self._timeout and not self._has_fired and self._task is not None:
+        elif self._is_over(now - self._since) and not self._has_fired and self._task is not None:
             self._has_fired = True
             self._task.cancel()
+
+    def _is_over(self, silent: float) -> bool:
+        return silent >= self._timeout or (silent >= _YIELDING_SECONDS and self._is_wanted())
 
 
 class Stalls:
@@ -68,11 +74,14 @@ class Stalls:
         self.guards: set[Guard] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def guard(self, timeout: float) -> Guard:
-        """Return a block that ends when nothing moves for ``timeout`` seconds, give or take half a second."""
+    def guard(self, timeout: float, is_wanted: Callable[[], bool] = lambda: False) -> Guard:
+        """Return a block that ends when nothing moves for ``timeout`` seconds, give or take half a second.
+
+        It ends after five seconds where ``is_wanted`` says that somebody else waits for what it holds.
+        """
         if self._timer is None:
             self._schedule()
-        return Guard(self, timeout)
+        return Guard(self, timeout, is_wanted)
 
     def close(self) -> None:
         """Stop looking."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from filestored import __version__
-from filestored.access import Permission, Principal
+from filestored.access import STRANGER, Permission, Principal
 from filestored.api import names
 from filestored.api.arrivals import Arrivals
 from filestored.api.bodies import end_of
@@ -21,6 +21,7 @@ from filestored.api.gate import Gate
 from filestored.api.intake import Intake
 from filestored.api.models import (
     MAX_HASHES,
+    Caller,
     FileObject,
     FilePage,
     FilePatch,
@@ -32,6 +33,7 @@ from filestored.api.models import (
     Uploaded,
     UploadForm,
 )
+from filestored.api.qr import qr_svg
 from filestored.api.representations import JSON, NO_SNIFF, NO_STORE, base_url, file_object, timestamp
 from filestored.api.root import DELETE_ERRORS, DELETED, UPLOAD_ERRORS, UPLOAD_PARAMETERS
 from filestored.api.routes import BYTES, Answer, Parameter, Route, Target
@@ -127,6 +129,10 @@ class V1Routes:
                 {200: Answer("The address.", Link)}, (), LinkWish, is_body_required=False,
                 errors=(*_JSON_ERRORS, NotFound),
             ),
+            Route(
+                "GET", "/v1/caller", read, self._tell_caller, "Tell who asks, and what it may do",
+                {200: Answer("What its token, or the want of one, stands for.", Caller)}, alternative=write | delete,
+            ),
             Route("GET", "/v1/stats", read, self._measure, "Tell how much is kept", {200: Answer("Sums.", Stats)}),
         ]  # fmt: skip
 
@@ -214,8 +220,23 @@ class V1Routes:
         expires = min(_end_of_link(wish), principal.expires_at or _MAX_END) // 1000
         digest = digest_of(target)
         name = await self._filestore.find_name(principal, digest)
-        address = self._signer.link_path(digest, name, expires)
-        await _answer(exchange, 200, {"url": base_url(exchange) + address, "expires_at": timestamp(expires * 1000)})
+        url = base_url(exchange) + self._signer.link_path(digest, name, expires)
+        link = {"url": url, "expires_at": timestamp(expires * 1000)}
+        if wish.qr:
+            link["qr"] = await self._filestore.in_thread(qr_svg, url)
+        await _answer(exchange, 200, link)
+
+    async def _tell_caller(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        may = [permission.spelled() for permission in Permission if permission & principal.permissions]
+        end = principal.expires_at
+        await _answer(
+            exchange,
+            200,
+            {
+                "owner": None if principal.owner == STRANGER else principal.owner, "permissions": may,
+                "quota": principal.quota, "expires_at": None if end is None else timestamp(end),
+            },
+        )  # fmt: skip
 
     async def _measure(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         usage, free = await self._filestore.measure(principal)

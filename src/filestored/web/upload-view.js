@@ -1,0 +1,269 @@
+// How uploads are shown.
+
+import { iconButton, make } from "./dom.js";
+import { gatherChosen } from "./upload-gather.js";
+import { ACTIVE } from "./upload-queue.js";
+import { formatBytes, formatDuration, say } from "./words.js";
+
+const MOST_ROWS = 40;
+const MOST_WAITING = 5;
+const EVERY_MS = 200;
+const MEASURED_SECONDS = 0.5;
+const SMOOTH_SECONDS = 4;
+const EXPLAINED = new Set([-1, 0, 401, 403, 413, 422, 507]);
+const DETAILED = new Set([413, "other"]);
+
+/** Shows the queue, and what is left of earlier visits, in `element`. */
+export class View {
+  #element;
+  #queue;
+  #left;
+  #rows = new Map();
+  #meter = new Meter();
+  #timer = null;
+  #head;
+  #title = make("h2");
+  #summary = make("p", { class: "upload-summary" });
+  #progress = make("progress");
+  #list = make("ul");
+  #more = make("p", { class: "upload-note" });
+  #hint = make("p", { class: "upload-note" });
+  #leftTitle = make("h3");
+  #leftList = make("ul");
+  #live = make("p", { class: "visually-hidden", role: "status" });
+  #buttons;
+
+  constructor(element, queue, left) {
+    [this.#element, this.#queue, this.#left] = [element, queue, left];
+    this.#buttons = {
+      "pause-all": textButton(() => queue.pause(...queue.uploads)),
+      "resume-all": textButton(() => queue.resume(...queue.uploads)),
+      "clear": textButton(() => queue.clear()),
+    };
+    const buttons = buttonsOf(Object.values(this.#buttons));
+    this.#head = make("div", { class: "upload-head" }, this.#title, this.#summary, buttons);
+    element.append(this.#head, this.#progress, this.#list, this.#more, this.#hint, this.#leftTitle, this.#leftList,
+      this.#live);
+  }
+
+  /** Show how things are, soon: not more often than an eye can follow. */
+  refresh() {
+    if (!this.#queue.uploads.size) this.render();
+    else this.#timer ??= setTimeout(() => this.render(), EVERY_MS);
+  }
+
+  /** Show how things are. */
+  render() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    const { done } = this.#queue;
+    const uploads = [...this.#queue.uploads];
+    const traces = this.#left.list;
+    const finished = done.stored + done.known;
+    this.#element.hidden = !uploads.length && !finished && !traces.length;
+    this.#renderHead(uploads, done, finished);
+    const chosen = choose(uploads);
+    this.#place(this.#list, [...chosen, ...done.latest], UploadRow);
+    this.#place(this.#leftList, traces, LeftRow);
+    const isLarge = chosen.some(({ isResumable, state }) => isResumable && ACTIVE.has(state));
+    show(this.#more, uploads.length > chosen.length && say("upload.more", { n: uploads.length - chosen.length }));
+    show(this.#hint, isLarge && say("upload.hint"));
+    show(this.#leftTitle, traces.length && say("upload.left"));
+    // those that go on by themselves are measured while nothing happens, too
+    if (uploads.some(({ state }) => state === "sending")) this.refresh();
+  }
+
+  #renderHead(uploads, done, finished) {
+    const [sent, size] = ["sent", "size"].map((field) => uploads.reduce((sum, upload) => sum + upload[field], done.bytes));
+    const failed = uploads.filter(({ state }) => state === "failed").length;
+    const isActive = uploads.some(({ state }) => ACTIVE.has(state));
+    const isOver = uploads.length === failed;
+    this.#meter.update(sent);
+    const counts = { stored: done.stored, known: done.known, failed };
+    const outcome = joined(...Object.entries(counts).map(([name, n]) => n && say(`upload.count-${name}`, { n })));
+    const values = { done: finished, n: finished + uploads.length, sent: formatBytes(sent), size: formatBytes(size) };
+    this.#title.textContent = say("uploads");
+    this.#summary.textContent = isOver ? outcome
+      : joined(say("upload.course", values), isActive && pace(this.#meter, size - sent));
+    this.#head.hidden = !uploads.length && !finished;
+    this.#progress.hidden = isOver || uploads.length + finished === 1;
+    setProgress(this.#progress, sent, size, say("upload.all"), this.#summary.textContent);
+    // read out once it is over
+    show(this.#live, isOver && outcome);
+    const shown = [isActive, uploads.some(({ state }) => !ACTIVE.has(state)), finished];
+    Object.entries(this.#buttons).forEach(([key, button], at) => {
+      show(button, shown[at] && say(`upload.${key}`));
+    });
+  }
+
+  // with as few changes as can be: the keyboard stays where it is
+  #place(list, things, Row) {
+    const elements = things.map((thing) => {
+      const row = this.#rows.get(thing) ?? new Row(thing, this.#queue, this.#left);
+      this.#rows.set(thing, row);
+      row.render();
+      return row.element;
+    });
+    for (const element of [...list.children]) if (!elements.includes(element)) element.remove();
+    elements.forEach((element, at) => {
+      if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
+    });
+    list.hidden = !elements.length;
+    for (const [thing, { element }] of this.#rows) if (!element.parentNode) this.#rows.delete(thing);
+  }
+}
+
+class UploadRow {
+  #upload;
+  #meter = new Meter();
+  #state = make("span", { class: "upload-state" });
+  #progress = make("progress");
+  #buttons;
+
+  constructor(upload, queue) {
+    this.#upload = upload;
+    this.#buttons = {
+      pause: iconButton("pause", "", { onclick: () => queue.pause(upload) }),
+      resume: iconButton("play", "", { onclick: () => queue.resume(upload) }),
+      retry: iconButton("retry", "", { onclick: () => queue.resume(upload) }),
+      cancel: iconButton("close", "", { onclick: () => queue.cancel(upload) }),
+    };
+    this.element = make("li", {}, nameOf(upload), this.#state, this.#progress, buttonsOf(Object.values(this.#buttons)));
+  }
+
+  render() {
+    const { state, sent, size, path, file } = this.#upload;
+    const isActive = ACTIVE.has(state);
+    this.element.className = `upload upload-${state}`;
+    if (state === "sending") this.#meter.update(sent);
+    this.#state.textContent = describe(this.#upload, this.#meter);
+    this.#progress.hidden = !isActive && state !== "paused";
+    setProgress(this.#progress, sent, size, path, this.#state.textContent);
+    const shown = { pause: isActive, resume: state === "paused", retry: state === "failed" && file };
+    Object.entries({ ...shown, cancel: isActive || state === "paused" || state === "failed" }).forEach(([key, isShown]) => {
+      this.#buttons[key].hidden = !isShown;
+      label(this.#buttons[key], say(`upload.${key}`, { name: path }));
+    });
+  }
+}
+
+/** An upload of an earlier visit. */
+class LeftRow {
+  #trace;
+  #state = make("span", { class: "upload-state" });
+  #progress = make("progress");
+  #go;
+  #discard;
+
+  constructor(trace, queue, left) {
+    this.#trace = trace;
+    const input = make("input", { type: "file", hidden: true });
+    input.addEventListener("change", async () => {
+      const [item] = await gatherChosen(input.files);
+      input.value = "";
+      if (item) left.choose(trace, item);
+    });
+    this.#go = textButton(() => (trace.handle ? left.resume(trace) : input.click()));
+    this.#discard = iconButton("close", "", { onclick: () => left.discard(trace) });
+    const buttons = buttonsOf([this.#go, input, this.#discard]);
+    this.element = make("li", { class: "upload upload-left" }, nameOf(trace), this.#state, this.#progress, buttons);
+  }
+
+  render() {
+    const { offset, size, path, handle, isElsewhere, isOther } = this.#trace;
+    const note = isElsewhere ? "elsewhere" : isOther ? "another" : handle ? "known-file" : "choose-hint";
+    this.#state.textContent = joined(amount(offset, size), say(`upload.${note}`));
+    setProgress(this.#progress, offset, size, path, this.#state.textContent);
+    const text = say(handle ? "upload.continue" : "upload.choose");
+    show(this.#go, !isElsewhere && text);
+    this.#go.setAttribute("aria-label", `${text}: ${path}`);
+    this.#discard.hidden = Boolean(isElsewhere);
+    label(this.#discard, say("upload.discard", { name: path }));
+  }
+}
+
+/** Measures how fast bytes become more, smoothed. */
+class Meter {
+  #bytes = 0;
+  #time = 0;
+  rate = 0;
+
+  update(bytes) {
+    const now = performance.now();
+    const seconds = (now - this.#time) / 1000;
+    if (seconds < MEASURED_SECONDS) return;
+    if (this.#time && bytes >= this.#bytes) {
+      const share = this.rate ? 1 - Math.exp(-seconds / SMOOTH_SECONDS) : 1;
+      this.rate += ((bytes - this.#bytes) / seconds - this.rate) * share;
+    }
+    [this.#bytes, this.#time] = [bytes, now];
+  }
+}
+
+// what runs or wants something, and the next few that wait
+function choose(uploads) {
+  const isWaiting = ({ state }) => state === "waiting" || state === "ready";
+  return [...uploads.filter((upload) => !isWaiting(upload)).slice(0, MOST_ROWS), ...uploads.filter(isWaiting).slice(0, MOST_WAITING)];
+}
+
+function describe({ state, sent, size, error }, meter) {
+  if (state === "failed") return explain(error);
+  if (error) return say(navigator.onLine ? error.status ? "upload.busy" : "upload.unreachable" : "upload.offline");
+  if (state === "sending" && size && sent === size) return say("upload.storing");
+  if (state === "sending") return joined(amount(sent, size), pace(meter, size - sent));
+  const name = say(`upload.${state === "ready" ? "waiting" : state}`);
+  return joined(name, state === "paused" && sent ? amount(sent, size) : formatBytes(size));
+}
+
+function explain({ status, detail }) {
+  const key = EXPLAINED.has(status) ? status : "other";
+  return `${say(`upload.error.${key}`)} ${DETAILED.has(key) ? detail : ""}`;
+}
+
+function amount(sent, size) {
+  return say("upload.amount", { sent: formatBytes(sent), size: formatBytes(size), percent: percent(sent, size) });
+}
+
+function pace({ rate }, left) {
+  return rate > 0 && joined(say("upload.rate", { rate: formatBytes(Math.round(rate)) }), say("upload.time-left", { time: formatDuration(left / rate) }));
+}
+
+function percent(sent, size) {
+  return size ? Math.floor((100 * sent) / size) : 0;
+}
+
+function joined(...texts) {
+  return texts.filter(Boolean).join(" · ");
+}
+
+function nameOf({ path }) {
+  const at = path.lastIndexOf("/") + 1;
+  const folder = at > 0 && make("span", { class: "upload-folder" }, path.slice(0, at));
+  return make("span", { class: "upload-name", title: path }, folder, path.slice(at));
+}
+
+function buttonsOf(buttons) {
+  return make("div", { class: "upload-buttons" }, ...buttons);
+}
+
+function textButton(act) {
+  return make("button", { type: "button", class: "button", onclick: act });
+}
+
+function label(button, text) {
+  button.title = text;
+  button.setAttribute("aria-label", text);
+}
+
+function setProgress(element, sent, size, name, text) {
+  element.max = 100;
+  element.value = percent(sent, size);
+  element.setAttribute("aria-label", name);
+  element.setAttribute("aria-valuetext", text);
+}
+
+// an element without a text is hidden; one that says the same is left alone
+function show(element, text) {
+  if (element.textContent !== (text || "")) element.textContent = text || "";
+  element.hidden = !text;
+}

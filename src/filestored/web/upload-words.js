@@ -1,0 +1,5 @@
+// What is said about uploads.
+
+import { addWords } from "./words.js";
+
+await addWords((language) => import(`./upload-words-${language}.js`));
