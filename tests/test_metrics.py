@@ -95,8 +95,10 @@ def test_durations_and_bytes_add_up(shared: Shared, counts: RequestCounts) -> No
 
 
 def test_a_table_of_routes_that_does_not_fit_is_refused(shared: Shared) -> None:
+    # one for each status and duration, those beyond them, and the sum of the durations
+    width = len(STATUSES) + 1 + len(BUCKETS) + 1 + 1
     # each path also has a place for its other methods
-    fitting = [(f"/{number}", "GET") for number in range(COUNTERS // 40 // 2 - 1)]
+    fitting = [(f"/{number}", "GET") for number in range(COUNTERS // width // 2 - 1)]
     RequestCounts(shared.counters, fitting)
     with pytest.raises(ValueError, match=r"raise shared\.COUNTERS"):
         RequestCounts(shared.counters, [*fitting, ("/one", "GET"), ("/two", "GET")])

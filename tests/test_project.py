@@ -1,5 +1,6 @@
 """The project's own promises: pinned libraries, no addresses of registries, one list of dependencies."""
 
+import json
 import re
 import subprocess
 import sys
@@ -26,6 +27,15 @@ def test_the_lock_has_hashes_and_no_addresses() -> None:
         pinned = re.findall(r"^([\w.-]+)==", text, re.MULTILINE)
         assert len(pinned) > 5
         assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_the_lock_of_the_tests_javascript_packages_has_hashes_and_no_addresses() -> None:
+    wanted = json.loads((ROOT / "tests" / "clients" / "package.json").read_text())["dependencies"]
+    packages = json.loads((ROOT / "tests" / "clients" / "package-lock.json").read_text())["packages"]
+    assert packages.pop("")["dependencies"] == wanted
+    assert all(packages[f"node_modules/{name}"]["version"] == version for name, version in wanted.items())
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert not any("resolved" in package for package in packages.values())
 
 
 def test_both_readmes_show_the_same_commands_under_as_many_headings() -> None:

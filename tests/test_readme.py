@@ -37,7 +37,7 @@ def run_block(block: str, folder: Path, port: int, command: str = "") -> str:
 @BOTH
 def test_a_public_server_works_as_written(tmp_path: Path, name: str) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, 5)
+    (block,) = blocks_of(name, 6)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,12 +56,23 @@ def test_a_public_server_works_as_written(tmp_path: Path, name: str) -> None:
 @BOTH
 def test_the_json_api_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, 6)
+    (block,) = blocks_of(name, 7)
     daemon = start_daemon(store=tmp_path / "store")
     (tmp_path / "README.md").write_text("read me")
     printed = run_block(block, tmp_path, daemon.address[1])
     assert printed.count('"name": "README.md"') == 2
     assert '"next_cursor": null' in printed
+
+
+@BOTH
+def test_an_upload_goes_on_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
+    require_program("curl")
+    (block,) = blocks_of(name, 8)
+    daemon = start_daemon(store=tmp_path / "store")
+    printed = run_block(block, tmp_path, daemon.address[1])
+    assert re.search(r"^upload-offset: 15728640\r?$", printed, re.MULTILINE)
+    stored, own = re.findall(r"\b[0-9a-f]{64}\b", printed)
+    assert stored == own
 
 
 @BOTH

@@ -42,7 +42,7 @@ def test_every_value_is_spelled_so_that_it_reads_back_the_same(tmp_path: Path) -
         "log_format": "json", "log_file": "x.log", "listen": "7", "buffer": "1MiB", "catalogue": "sqlite:///a/b.db",
         "anonymous": "none", "durability": "relaxed", "tls_cert": pem, "tls_key": pem, "cache_control": "no-store",
         "max_upload_size": "1.5GB", "min_free_space": "0", "max_uploads": "none", "max_uploads_per_client": "4",
-        "header_timeout": "0.5", "body_timeout": "90", "send_timeout": "1h",
+        "header_timeout": "0.5", "body_timeout": "90", "upload_expiry": "7d", "send_timeout": "1h",
         "http2": "always", "trusted_proxy": "10.0.0.0/8,::1", "cors_origin": "https://a.example,http://localhost:3000",
         "config": _write(tmp_path / "f.toml", ""),
     }  # fmt: skip

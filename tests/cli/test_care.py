@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.api.raw import RawConnection
+from tests.api.tus_client import CHUNK, Tus
 from tests.bad_days.consistency import blobs, removals, require_agreement, rows, sha256
 from tests.bad_days.test_races import run_together
 from tests.care import call, execute, lay, rot
@@ -31,6 +32,14 @@ def listed(daemon: Daemon) -> dict[str, dict[str, object]]:
 def forget_catalogue(store: Path) -> None:
     for path in (store / ".filestored").glob("catalogue.sqlite3*"):
         path.unlink()
+
+
+def collected(*, files: int = 0, blobs: int = 0, uploads: int = 0, temporary: int = 0, freed: int = 0) -> str:
+    """Return what ``gc`` says of what it has removed."""
+    return (
+        f"removed: {files} expired files, {blobs} blobs, {uploads} abandoned uploads, {temporary} temporary files; "
+        f"freed: {freed} bytes\n"
+    )
 
 
 # how they are called
@@ -188,12 +197,12 @@ def test_gc_ends_expired_files_and_keeps_what_another_owner_keeps(start_daemon: 
     assert httpx.post(daemon.url, content=shared, headers=boris).status_code == 200
     assert daemon.stop() == 0
     assert call(daemon.store, "gc", "--json").json() == [
-        {"files": 0, "blobs": 0, "temporary_files": 0, "freed_bytes": 0, "stuck_blobs": 0}
+        {"files": 0, "blobs": 0, "uploads": 0, "temporary_files": 0, "freed_bytes": 0, "stuck_blobs": 0}
     ]
     execute(daemon.store, "UPDATE files SET expires_at = 1 WHERE expires_at IS NOT NULL")
     status, output, errors = call(daemon.store, "gc")
     assert (status, errors) == (0, "")
-    assert output == "removed: 2 expired files, 1 blobs, 0 temporary files; freed: 300000 bytes\n"
+    assert output == collected(files=2, blobs=1, freed=300000)
     assert blobs(daemon.store) == {sha256(shared)}
     assert execute(daemon.store, "SELECT owner FROM files") == [("boris",)]
     assert execute(daemon.store, "SELECT owner, files, bytes FROM usage WHERE files > 0") == [("boris", 1, 1000)]
@@ -211,7 +220,7 @@ def test_gc_never_removes_a_blob_it_does_not_know(start_daemon: StartDaemon, is_
     os.utime(unknown, (1, 1))
     if not is_running:
         assert daemon.stop() == 0
-    assert call(daemon.store, "gc").output == ("removed: 0 expired files, 0 blobs, 0 temporary files; freed: 0 bytes\n")
+    assert call(daemon.store, "gc").output == collected()
     assert [path.read_bytes() for path in (unknown, odd, quarantined)] == [b"unknown", b"odd", b"y"]
 
 
@@ -224,12 +233,35 @@ def test_gc_leaves_the_temporary_file_of_a_running_upload(start_daemon: StartDae
         old = daemon.store / ".filestored" / "tmp" / "left-by-a-crash"
         old.write_bytes(bytes(1000))
         os.utime(old, (time.time() - 90_000,) * 2)
-        assert call(daemon.store, "gc").output == (
-            "removed: 0 expired files, 0 blobs, 1 temporary files; freed: 1000 bytes\n"
-        )
+        assert call(daemon.store, "gc").output == collected(temporary=1, freed=1000)
         assert len(daemon.leftovers()) == 1
         connection.send(body[-1:])
         assert connection.answer()[0] == 200
+    assert daemon.blob(sha256(body)).read_bytes() == body
+
+
+def test_gc_leaves_an_upload_that_somebody_writes_to_though_its_time_is_over(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon()
+    body = os.urandom(300_000)
+    with httpx.Client(base_url=daemon.url) as client:
+        path = Tus(client).begin(len(body))
+    folder = daemon.store / ".filestored" / "uploads"
+    left = folder / ("0" * 32)
+    left.write_bytes(bytes(1000))
+    with RawConnection(daemon.address, timeout=30) as connection:
+        head = (
+            f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nContent-Type: {CHUNK}\r\n"
+            f"Upload-Offset: 0\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        connection.send(head.encode() + body[:-1])
+        assert wait_until(lambda: (folder / path.rpartition("/")[2]).exists())
+        execute(daemon.store, "UPDATE uploads SET expires_at = 1")
+        # what no upload names goes at once
+        assert call(daemon.store, "gc").output == collected(uploads=1, freed=1000)
+        connection.send(body[-1:])
+        status, headers, _ = connection.answer()
+    assert (status, headers["filestored-hash"]) == (204, sha256(body))
+    assert list(folder.iterdir()) == []
     assert daemon.blob(sha256(body)).read_bytes() == body
 
 
@@ -248,7 +280,7 @@ def test_gc_carries_out_removals_that_were_left_undone(start_daemon: StartDaemon
     left = lay(daemon.store, sha256(b"left"), b"left")
     for digest in (kept, left.name):
         execute(daemon.store, "INSERT INTO removals VALUES (?)", digest)
-    assert call(daemon.store, "gc").output == "removed: 0 expired files, 1 blobs, 0 temporary files; freed: 4 bytes\n"
+    assert call(daemon.store, "gc").output == collected(blobs=1, freed=4)
     assert removals(daemon.store) == []
     require_agreement(daemon.store)
     assert blobs(daemon.store) == {kept}
