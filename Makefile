@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench install lock clean
+.PHONY: help run test lint format bench screenshots install lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,6 +27,9 @@ format: $(VENV)/.dev ## bring the code into the one style
 
 bench: $(VENV)/.dev ## measure side by side with nginx (needs nginx with its dav module, and wrk)
 	$(BIN)/python -m bench $(BENCH)
+
+screenshots: $(VENV)/.dev ## take the pictures of the page in docs/images again (needs chromium)
+	$(BIN)/python -m tools.screenshots
 
 install: $(VENV)/.installed ## put the program at .venv/bin/filestored
 

@@ -4,9 +4,7 @@ The ``conftest.py`` of a folder with such tests imports :func:`chromium`, :func:
 and :func:`pytest_runtest_makereport` from here.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -26,6 +24,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from tests.chromium import NAMES, find_chromium, launch_options
 from tests.conftest import require_program
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
@@ -36,7 +35,6 @@ TRACES = Path(__file__).parent.parent / ".cache" / "traces"
 PATIENCE_MS = 15_000
 """How long an expectation may take to come true, on a busy machine."""
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _REPORT = pytest.StashKey[pytest.TestReport]()
 
@@ -101,22 +99,16 @@ class NewPage(Protocol):
         """Open ``url``, or an empty page, and return it."""
 
 
-def find_chromium() -> str:
-    """Return the path of Chromium or Chrome; leave the test out where there is none, except in CI."""
-    return next((path for name in _BROWSERS if (path := shutil.which(name))), None) or require_program(_BROWSERS[0])
-
-
-def launch_options() -> list[str]:
-    """Return Chromium's flags: its sandbox does not work for root."""
-    flags = ["--disable-dev-shm-usage", "--disable-gpu"]
-    return ["--no-sandbox", *flags] if os.geteuid() == 0 else flags
+def require_chromium() -> str:
+    """Return the path of Chromium; leave the test out where there is none, except in CI."""
+    return find_chromium() or require_program(NAMES[0])
 
 
 # not of the session: while it runs no other test of this process could call asyncio.run
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """One browser for the tests of a folder, in each process that runs some of them."""
-    program = find_chromium()
+    program = require_chromium()
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=launch_options())

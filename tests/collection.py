@@ -8,7 +8,7 @@ import wave
 from dataclasses import dataclass
 
 import httpx
-from PIL import Image
+from PIL import Image, ImageDraw
 from playwright.sync_api import Page
 
 
@@ -31,16 +31,26 @@ class Made:
 
 
 def picture(name: str, hue: int, *, width: int = 480, height: int = 320) -> Made:
-    """Return a PNG: bands of light that lean to the right, in the colours around ``hue`` (0–255)."""
-    small = Image.new("HSV", (width // 4, height // 4))
-    small.putdata([
-        ((hue + 40 * y // small.height) % 256, 150, 140 + int(80 * math.sin((x + y) / 17) ** 2))
-        for y in range(small.height)
-        for x in range(small.width)
-    ])  # fmt: skip
+    """Return a PNG: hills before a low sun, in the colours around ``hue`` (degrees)."""
+    image = Image.new("RGB", (width, height))
+    pencil = ImageDraw.Draw(image)
+    for y in range(height):
+        pencil.line((0, y, width, y), _color(hue + 40 * y / height, 55, 88 - 22 * y / height))
+    left, top, radius = width * (0.3 + hue % 90 / 200), height * 0.42, height / 8
+    pencil.ellipse((left - radius, top - radius, left + radius, top + radius), _color(48, 90, 92))
+    for layer in range(4):
+        line = [
+            (x, height * (0.5 + layer / 8) + height / 12 * math.sin(x / width * (4 + layer) + hue + 2 * layer))
+            for x in range(0, width + 8, 8)
+        ]
+        pencil.polygon([(0, height), *line, (width + 8, height)], _color(hue + 30, 35, 55 - 11 * layer))
     buffer = io.BytesIO()
-    small.convert("RGB").resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return Made(name, "image/png", buffer.getvalue())
+
+
+def _color(hue: float, saturation: float, lightness: float) -> str:
+    return f"hsl({hue % 360:.0f}, {saturation:.0f}%, {lightness:.0f}%)"
 
 
 def tone(name: str, *, hertz: float = 440, seconds: float = 0.5) -> Made:

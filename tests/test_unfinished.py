@@ -68,7 +68,7 @@ def folder(place: Place) -> UnfinishedFolder:
 
 
 def taken(folder: UnfinishedFolder, upload_id: str = ID) -> UnfinishedFile:
-    file = folder.take(upload_id)
+    file = folder.take(upload_id, is_new=True)
     assert file is not None
     return file
 
@@ -89,7 +89,7 @@ def stage(file: UnfinishedFile, body: bytes) -> Staged:
 def test_an_upload_has_one_writer_also_among_workers(place: Place) -> None:
     here, elsewhere = place.open(), place.open()
     file = taken(here)
-    assert (here.take(ID), elsewhere.take(ID)) == (None, None)
+    assert (here.take(ID, is_new=True), elsewhere.take(ID, is_new=True)) == (None, None)
     assert here.is_taken(ID)
     assert elsewhere.is_taken(ID)
     other = taken(elsewhere, OTHER_ID)
@@ -104,7 +104,7 @@ def test_a_writer_that_was_killed_has_the_upload_no_more(place: Place) -> None:
         "import os, sys, time; from pathlib import Path; from concurrent.futures import ThreadPoolExecutor; "
         "from filestored.digest import Algorithm; from filestored.staging import Staging; "
         "from filestored.unfinished import UnfinishedFolder; area = Staging(-1, Algorithm.SHA256, None, durable=True); "
-        "file = UnfinishedFolder(Path(sys.argv[1]), area).take(sys.argv[2]); file.append(b'12345'); "
+        "file = UnfinishedFolder(Path(sys.argv[1]), area).take(sys.argv[2], is_new=True); file.append(b'12345'); "
         "print('taken', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(place.uploads), ID]
@@ -112,7 +112,7 @@ def test_a_writer_that_was_killed_has_the_upload_no_more(place: Place) -> None:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "taken\n"
         folder = place.open()
-        assert folder.take(ID) is None
+        assert folder.take(ID, is_new=True) is None
         writer.send_signal(signal.SIGKILL)
     with contextlib.closing(taken(folder)) as file:
         assert file.read(0, 100) == b"12345"
@@ -125,7 +125,7 @@ def test_writers_that_fight_have_an_upload_one_after_the_other(place: Place) -> 
     def fight(number: int) -> None:
         folder = place.open()
         for turn in range(300):
-            file = folder.take(ID)
+            file = folder.take(ID, is_new=True)
             if file is None:
                 continue
             assert alone.acquire(blocking=False)
@@ -148,7 +148,10 @@ def test_writers_that_fight_have_an_upload_one_after_the_other(place: Place) -> 
 
 def test_asking_who_writes_makes_no_file(place: Place, folder: UnfinishedFolder) -> None:
     assert not folder.is_taken(ID)
-    assert folder.open_whole(ID) is None
+    assert folder.has(ID, 0)
+    assert not folder.has(ID, 1)
+    with pytest.raises(FileNotFoundError):
+        folder.take(ID)
     assert folder.remove(ID) == 0
     assert folder.names() == []
 
@@ -213,14 +216,28 @@ def test_removing_tells_how_much_is_gone_and_leaves_the_rest(place: Place, folde
     assert folder.names() == [OTHER_ID]
 
 
-def test_the_bytes_of_a_whole_part_are_read_whoever_writes(place: Place, folder: UnfinishedFolder) -> None:
+def test_the_bytes_of_a_part_are_read_by_who_holds_it(place: Place, folder: UnfinishedFolder) -> None:
     lay(folder, b"part")
-    with contextlib.closing(taken(folder)):
-        descriptor = folder.open_whole(ID)
-        assert descriptor is not None
+    assert folder.has(ID, 4)
+    assert not folder.has(ID, 5)
+    file = folder.take(ID)
+    assert file is not None
+    with contextlib.closing(file):
         folder.remove(ID)
-        assert os.pread(descriptor, 10, 0) == b"part"
-        os.close(descriptor)
+        assert (file.read(0, 3), file.read(3, 10), file.read(4, 10)) == (b"par", b"t", b"")
+
+
+def test_what_lies_behind_the_offset_is_cut_off_where_nobody_writes(place: Place, folder: UnfinishedFolder) -> None:
+    lay(folder, b"1234567")
+    with contextlib.closing(taken(folder)):
+        folder.cut_rest(ID, lambda _: 2)
+        assert place.bytes() == b"1234567"
+    folder.cut_rest(ID, lambda _: 4)
+    assert place.bytes() == b"1234"
+    folder.cut_rest(OTHER_ID, lambda _: 0)
+    (place.staging / "blob").hardlink_to(place.uploads / ID)
+    folder.cut_rest(ID, lambda _: 1)
+    assert place.bytes() == b"1234"
 
 
 # what is whole
@@ -268,7 +285,7 @@ def test_a_blob_does_not_change_with_an_upload_that_a_crash_left_with_the_same_b
         assert place.bytes() == b"012xyz"
         assert (place.uploads / ID).stat().st_mode & 0o777 == 0o600
         # the copy is locked as what it is a copy of was
-        assert place.open().take(ID) is None
+        assert place.open().take(ID, is_new=True) is None
     assert blob.read_bytes() == b"0123456789"
     assert blob.stat().st_mode & 0o777 == 0o444
     assert folder.names() == [ID]
@@ -347,9 +364,7 @@ def test_nothing_leads_out_of_the_folder(place: Place, folder: UnfinishedFolder,
     (place.uploads / OTHER_ID).mkdir()
     for upload_id in (ID, OTHER_ID):
         with pytest.raises(OSError, match=r"\[Errno"):
-            folder.take(upload_id)
-    with pytest.raises(OSError, match=r"\[Errno"):
-        folder.open_whole(ID)
+            folder.take(upload_id, is_new=True)
     assert folder.remove(ID) == len(str(outside))
     assert outside.read_bytes() == b"another's"
     (tmp_path / "link").symlink_to(place.uploads)
@@ -359,4 +374,4 @@ def test_nothing_leads_out_of_the_folder(place: Place, folder: UnfinishedFolder,
 
 def test_what_is_no_file_is_never_written_to(place: Place, folder: UnfinishedFolder) -> None:
     os.mkfifo(place.uploads / ID)
-    assert folder.take(ID) is None
+    assert folder.take(ID, is_new=True) is None

@@ -152,7 +152,7 @@ def test_a_hash_in_the_metadata_is_what_the_file_must_have(algorithm: Algorithm,
     assert tus.details_in(encoded(hash=digest.upper() if is_upper else digest)).expected == digest
 
 
-@pytest.mark.parametrize("text", ["x", "abc", "../../etc/passwd", "ab" * 31, "ab" * 33, "٠" * 64, "a" * 5000])
+@pytest.mark.parametrize("text", ["x", "abc", "../../etc/passwd", "ab" * 31, "ab" * 33, "٠" * 64, "a" * 2900])
 def test_any_other_hash_in_the_metadata_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="hash"):
         tus.details_in(encoded(hash=text))
@@ -315,7 +315,7 @@ def test_whatever_stands_in_a_concatenation_is_read_as_ids_or_refused(text: str)
 
 
 def test_a_name_is_never_longer_than_a_file_system_takes() -> None:
-    name = tus.details_in(encoded(filename=os.urandom(2000).hex() + ".txt")).wish.name
+    name = tus.details_in(encoded(filename=os.urandom(1400).hex() + ".txt")).wish.name
     assert name is not None
     assert len(name) == 255
     assert name.endswith(".txt")

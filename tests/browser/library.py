@@ -83,6 +83,12 @@ def shown_names(page: Page) -> list[str]:
     return rows(page).get_by_role("button", name="Open ").all_inner_texts()
 
 
+def shown_hashes(page: Page) -> list[str]:
+    """Return the hashes of the files in the list, from top to bottom."""
+    hashes: list[str] = rows(page).evaluate_all("rows => rows.map((row) => row.dataset.hash)")
+    return hashes
+
+
 def wait_for_files(page: Page, count: int) -> None:
     """Wait until the list shows so many."""
     expect(rows(page)).to_have_count(count)

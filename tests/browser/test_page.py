@@ -22,6 +22,7 @@ from tests.browser.library import (
     row,
     rows,
     run_library,
+    shown_hashes,
     shown_names,
     sign_in,
     store_many,
@@ -153,17 +154,16 @@ class TestTheList:
         hashes = store_many(daemon, 250)
         page.goto(daemon.url)
         expect(rows(page).first).to_be_visible()
-        assert rows(page).count() < 250
+        assert len(shown_hashes(page)) < 250
+        page.mouse.move(600, 500)
 
         def scroll() -> bool:
             page.mouse.wheel(0, 20_000)
-            page.wait_for_timeout(50)
-            return rows(page).count() >= 250
+            page.wait_for_timeout(100)
+            return len(shown_hashes(page)) >= 250
 
-        page.mouse.move(600, 500)
         assert wait_until(scroll)
-        found = [shown.get_attribute("data-hash") for shown in rows(page).all()]
-        assert found == hashes[::-1]
+        assert shown_hashes(page) == hashes[::-1]
         expect(page.get_by_role("button", name="Show more")).to_be_hidden()
 
     def test_says_that_there_is_nothing_yet(self, page: Page, start_daemon: StartDaemon) -> None:
