@@ -227,7 +227,10 @@ class NoteUpload(Change[bool]):
         _, under_way = transaction.uploads_under_way(self._upload.owner)
         more = self._upload.flushed - known.flushed
         if self._quota is not None and under_way + more > self._quota:
-            raise over_quota(self._quota, under_way, more)
+            raise TooLarge(
+                f"This token may keep {self._quota} bytes in all, and has {under_way} in unfinished uploads; {more} "
+                "more do not fit. Complete or end some of these first."
+            )
         transaction.change_upload(self._upload)
         return True
 
@@ -237,12 +240,17 @@ class EndUpload(Change[bool]):
 
     frees_space = True
 
-    def __init__(self, upload_id: str) -> None:
+    def __init__(self, upload_id: str, *, only_if_expired: bool = False) -> None:
+        """``only_if_expired`` leaves one that somebody has gone on with after all."""
         super().__init__([])
         self._upload_id = upload_id
+        self._only_if_expired = only_if_expired
 
     def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
         """Forget it; whoever asks for that removes the bytes."""
+        upload = transaction.find_upload(self._upload_id)
+        if upload is None or (self._only_if_expired and upload.expires_at > now):
+            return False
         return transaction.remove_upload(self._upload_id)
 
 

@@ -1,9 +1,9 @@
 """One upload in the hands of its only writer, and what all of them are carried on with."""
 
 import asyncio
-import contextlib
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,12 @@ from filestored.staging import Pipeline, Staged, Staging
 from filestored.unfinished import UnfinishedFile, UnfinishedFolder
 
 NOTED_EVERY_BYTES = 32 << 20
-"""After how many bytes of one request these are flushed and noted: what a crash takes back at the most."""
+NOTED_EVERY_SECONDS = 10.0
+"""After how many bytes of one request, or how long, these are flushed and noted: what a crash takes back, and the few
+MiB besides that are on their way to the disk. What comes with a checksum counts as a whole, and is noted at its end."""
+
+YIELDING_SECONDS = 5.0
+"""How long a writer may be silent before it gives way to another that waits."""
 
 ANNOUNCED_BY = "hash in Upload-Metadata"
 """What says which hash an upload must have."""
@@ -73,7 +78,7 @@ class UploadArea:
         # those longest ago first
         self._hashes: OrderedDict[str, Hashes] = OrderedDict()
         self._threads = threads
-        self._life = int(life_seconds * 1000)
+        self._life_ms = int(life_seconds * 1000)
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Run blocking work in one of the few threads."""
@@ -81,7 +86,7 @@ class UploadArea:
 
     def end_of_life(self) -> int:
         """Return when an upload ends that rests from now on, in milliseconds since 1970."""
-        return now_milliseconds() + self._life
+        return now_milliseconds() + self._life_ms
 
     def remember(self, upload_id: str, hashes: Hashes) -> None:
         """Keep what this process has hashed of an upload, for when it goes on here."""
@@ -103,8 +108,8 @@ class UploadArea:
 class Continuation:
     """An upload in the hands of its only writer: an ``async with`` block.
 
-    What has come is written as it comes, flushed and noted now and then. At the end :meth:`settle`, and then either
-    :meth:`finish` where it is whole, or :meth:`keep`; whatever is not kept is cut off when the upload is resumed.
+    What has come is written as it comes. Now and then, when :attr:`is_due`, and at the end :meth:`settle` it, and then
+    either :meth:`finish` where it is whole, or :meth:`keep`; whatever is not kept is cut off when the block is left.
     """
 
     def __init__(
@@ -119,8 +124,8 @@ class Continuation:
         self._pipeline = Pipeline(area.staging.threads, self._take)
         self._expected = expected
         self._hashes = self._begin_hashes()
-        self._received = 0
-        self._is_checked = False
+        self._noted_hashes = self._hashes.copy()
+        self._noted_at = time.monotonic()
         self._has_failed = False
         self._wanted = area.shared.wanted(upload.id)
 
@@ -130,9 +135,12 @@ class Continuation:
     async def __aexit__(self, *_: object) -> None:
         # the thread may still write to the file that is about to be closed
         await self._pipeline.abandon()
+        if self.upload.digest is None:
+            # bytes that nothing counts must not take room
+            await self._area.in_thread(self._file.cut_rest, self.upload.flushed)
+            if self._noted_hashes.position:
+                self._area.remember(self.upload.id, self._noted_hashes)
         self._file.close()
-        if 0 < self._hashes.position <= self.upload.flushed and self.upload.digest is None:
-            self._area.remember(self.upload.id, self._hashes)
 
     def _begin_hashes(self) -> Hashes:
         """Return what this process has hashed of the upload, nothing where it does not know it; none for a part."""
@@ -150,9 +158,17 @@ class Continuation:
         """Whether all bytes are there. Only after :meth:`settle`."""
         return self._file.written == self.upload.length
 
-    def is_wanted(self) -> bool:
-        """Tell whether somebody else waits to go on with this upload."""
-        return self._area.shared.wanted(self.upload.id) != self._wanted
+    @property
+    def is_due(self) -> bool:
+        """Whether so much has come, or so long ago, since the upload was noted last that it should be again."""
+        more = self._file.written - self.upload.flushed
+        return more >= NOTED_EVERY_BYTES or (more > 0 and time.monotonic() - self._noted_at >= NOTED_EVERY_SECONDS)
+
+    def has_to_end(self, silent: float) -> bool:
+        """Tell whether who has sent nothing for ``silent`` seconds should: somebody else waits, or the daemon stops."""
+        shared = self._area.shared
+        is_wanted = silent >= YIELDING_SECONDS and shared.wanted(self.upload.id) != self._wanted
+        return is_wanted or shared.is_stopping
 
     def set_length(self, length: int) -> None:
         """Note how long the upload will be. Raises BadRequest where it is longer already, or was said otherwise."""
@@ -161,28 +177,9 @@ class Continuation:
             raise BadRequest(f"Upload-Length is {length}, but the upload has {known or self.offset} bytes.")
         self.upload = replace(self.upload, length=length)
 
-    @contextlib.contextmanager
-    def checked(self) -> Iterator[None]:
-        """Keep nothing of what comes in this block unless it is left without an exception: its checksum decides."""
-        before = self._hashes.copy()
-        self._is_checked = True
-        try:
-            yield
-        except BaseException:
-            self._hashes = before
-            raise
-        finally:
-            self._is_checked = False
-
     async def write(self, piece: bytes | memoryview) -> None:
         """Take in more bytes. Raises OutOfSpace where the disk is full."""
         await self._pipeline.write(piece)
-        self._received += len(piece)
-        if self._received >= NOTED_EVERY_BYTES and not self._is_checked:
-            self._received = 0
-            await self.settle()
-            if not self.is_whole:
-                await self.keep()
 
     async def settle(self) -> None:
         """Write and flush what has come.
@@ -211,6 +208,8 @@ class Continuation:
             await self._area.in_thread(self._area.folder.remove, upload.id)
             raise NotFound("This upload was ended meanwhile.")
         self.upload = upload
+        self._noted_hashes = self._hashes.copy()
+        self._noted_at = time.monotonic()
         return upload
 
     async def finish(self, principal: Principal, wish: Wish) -> Added:
@@ -237,16 +236,23 @@ class Continuation:
 
     async def _stage(self) -> Staged:
         hashes = self._hashes
-        while hashes.position < self._file.written:
-            # in several goes: other requests need the few threads, too
-            await self._area.in_thread(self._hash_more, hashes)
+        await self._hash_up_to(self.upload.flushed)
+        if hashes.position == self.upload.flushed:
+            # should what follows fail, this need not be read again
+            self._noted_hashes = hashes.copy()
+        await self._hash_up_to(self._file.written)
         own = self._area.staging.algorithm
         others = {name: hash_.digest() for name, hash_ in hashes.by_name.items() if name != own.value}
         digest = Digest(hashes.by_name[own.value].hexdigest())
         return await self._area.in_thread(self._file.stage, digest, others)
 
-    def _hash_more(self, hashes: Hashes) -> None:
-        end = min(hashes.position + _READ_IN_A_GO, self._file.written)
+    async def _hash_up_to(self, end: int) -> None:
+        while self._hashes.position < end:
+            # in several goes: other requests need the few threads, too
+            await self._area.in_thread(self._hash_more, self._hashes, end)
+
+    def _hash_more(self, hashes: Hashes, end: int) -> None:
+        end = min(hashes.position + _READ_IN_A_GO, end)
         while hashes.position < end:
             piece = self._file.read(hashes.position, min(READ_BYTES, end - hashes.position))
             if not piece:

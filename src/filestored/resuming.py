@@ -7,16 +7,18 @@
                           └───── broken off ────┘        end: given up, or nobody came back in time
 
 Together with :mod:`filestored.filestore` the only place where bytes and records meet. An upload's offset is noted after
-its bytes are flushed, and is its length only where it is complete: for all but parts that is one with publishing it.
+its bytes are flushed. For all but parts and the empty it is the length only where the file is stored.
 """
 
 import asyncio
-import os
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,20 +31,21 @@ from filestored.changes import BeginUpload, EndUpload, FinishUpload, over_quota
 from filestored.committer import Committer
 from filestored.continuation import ANNOUNCED_BY, READ_BYTES, Continuation, UploadArea, hash_names
 from filestored.digest import Digest
-from filestored.errors import BadRequest, Conflict, Locked, NotFound
+from filestored.errors import BadRequest, Conflict, Locked, NotFound, RequestError, TooLarge
 from filestored.shared import Shared
 from filestored.staging import Staged, Staging
-from filestored.unfinished import UnfinishedFile, UnfinishedFolder
+from filestored.unfinished import COPY_SUFFIX, UnfinishedFile, UnfinishedFolder
 
-MAX_PARTS = 1000
+MAX_PARTS = 500
 """How many parts one upload may be joined from."""
 
 _ID_BYTES = 16
+_ROOM_CHECKED_EVERY = 16 << 20
 _ENDED_AT_ONCE = 100
 # a client that goes on elsewhere comes before the end of its old connection has been noticed
 _PATIENCE_SECONDS = 1.0
 _LOOKED_AGAIN_AFTER_SECONDS = 0.04
-_SETTLED_SECONDS = 0.5
+_SETTLED_SECONDS = 1.0
 
 
 class ResumableUploads:
@@ -84,13 +87,18 @@ class ResumableUploads:
         return await self._area.in_thread(self._find, principal.owner, upload_id)
 
     def _find(self, owner: str, upload_id: str) -> UploadRecord:
-        upload = self._area.catalogue.find_upload(upload_id)
-        if upload is None or upload.owner != owner or upload.expires_at <= now_milliseconds():
+        upload, now = self._area.catalogue.find_upload(upload_id), now_milliseconds()
+        if upload is None or upload.owner != owner or upload.expires_at <= now:
             raise NotFound("There is no such upload: it was ended, its time is over, or it never was. Begin a new one.")
+        if upload.digest is not None and not self._is_kept(owner, upload.digest, now):
+            raise NotFound("The file that came of this upload is not kept any more.")
         return upload
 
+    def _is_kept(self, owner: str, digest: Digest, now: int) -> bool:
+        return any(file.owner == owner and file.is_live(now) for file in self._area.catalogue.find(digest))
+
     async def find_settled(self, principal: Principal, upload_id: str) -> UploadRecord:
-        """Return the caller's upload once nobody writes to it, or as it is after half a second. Raises NotFound.
+        """Return the caller's upload once nobody writes to it, or as it is after a second. Raises NotFound.
 
         Who asks how far it has come is about to go on with it, and may have dropped the old connection just now.
         """
@@ -100,7 +108,12 @@ class ResumableUploads:
             if time.monotonic() >= deadline:
                 break
             await asyncio.sleep(_LOOKED_AGAIN_AFTER_SECONDS)
-        return await self.find(principal, upload_id)
+        upload = await self.find(principal, upload_id)
+        if not upload.is_over and not await self._area.in_thread(self._area.folder.has, upload_id, upload.flushed):
+            upload = await self.find(principal, upload_id)
+            if not upload.is_over:
+                raise await self._lost(upload)
+        return upload
 
     async def room(self, principal: Principal, upload: UploadRecord) -> int | None:
         """Return how many more bytes of an upload the caller's quota allows; None where there is no quota."""
@@ -110,9 +123,13 @@ class ResumableUploads:
 
     def _room(self, owner: str, quota: int, upload: UploadRecord) -> int:
         _, under_way = self._area.catalogue.uploads_under_way(owner)
-        is_perhaps_kept = upload.length is not None and self._area.catalogue.has_size(owner, upload.length)
-        kept = 0 if is_perhaps_kept else self._area.catalogue.bytes_of(owner, now_milliseconds())
-        return max(quota - kept - under_way, 0)
+        return max(quota - self._kept(owner, upload) - under_way, 0)
+
+    def _kept(self, owner: str, upload: UploadRecord) -> int:
+        """Return how many bytes an owner keeps; none where the upload may be of a file that it keeps already."""
+        if upload.length is not None and self._area.catalogue.has_size(owner, upload.length):
+            return 0
+        return self._area.catalogue.bytes_of(owner, now_milliseconds())
 
     def under_way(self) -> tuple[int, int]:
         """Return how many uploads are not complete, and how many bytes of them are there. Blocks."""
@@ -126,100 +143,150 @@ class ResumableUploads:
         ``expected`` is the hash that the whole must have. Raises NotFound, Locked where another writes to it and is
         alive, Conflict where the offset is another.
         """
-        await self.find(principal, upload_id)
-        file = await self._take(upload_id)
+        known = await self.find(principal, upload_id)
+        file = await self._take(known)
         try:
             # as it is now that nobody else changes it any more
             upload = await self.find(principal, upload_id)
+            if upload.is_over:
+                # it was completed this moment, and the file just taken is a new one
+                await self._area.in_thread(self._area.folder.remove, upload.id)
+                raise await self._lost(upload)
             require_offset(upload, offset)
             if not await self._area.in_thread(file.cut, offset):
-                logger.error("upload {} has fewer bytes than were flushed: it is ended", upload_id)
-                await self._area.forget(upload_id)
-                raise NotFound("The bytes of this upload are lost. Begin a new one.")
+                raise await self._lost(upload)
         except BaseException:
             file.close()
             raise
         return Continuation(self._area, upload, file, expected, principal.quota)
 
-    async def _take(self, upload_id: str) -> UnfinishedFile:
+    async def _take(self, upload: UploadRecord) -> UnfinishedFile:
         deadline = time.monotonic() + _PATIENCE_SECONDS
+        take = partial(self._area.folder.take, upload.id, is_new=not upload.flushed)
         while True:
-            file = await self._area.in_thread(self._area.folder.take, upload_id)
+            try:
+                file = await self._area.in_thread(take)
+            except FileNotFoundError:
+                # it may have been finished, or ended, this moment
+                raise await self._lost(await self._reread(upload)) from None
             if file is not None:
                 return file
-            self._area.shared.want(upload_id)
+            self._area.shared.want(upload.id)
             if time.monotonic() >= deadline:
                 raise Locked("Another request is writing to this upload; wait until it has ended.")
             await asyncio.sleep(_LOOKED_AGAIN_AFTER_SECONDS)
 
+    async def _reread(self, upload: UploadRecord) -> UploadRecord:
+        return await self._area.in_thread(self._find, upload.owner, upload.id)
+
+    async def _lost(self, upload: UploadRecord) -> RequestError:
+        """Return what whoever wants the bytes of an upload is told, which are not there."""
+        if upload.is_over:
+            return Conflict("The upload was completed meanwhile; ask with HEAD what came of it.")
+        logger.error("upload {} has fewer bytes than were flushed: it is ended", upload.id)
+        await self._area.forget(upload.id)
+        return NotFound("The bytes of this upload are lost. Begin a new one.")
+
     async def end(self, principal: Principal, upload_id: str) -> None:
         """Give an upload up; a file that came of it stays. Raises NotFound, Locked where somebody writes to it."""
         upload = await self.find(principal, upload_id)
-        if upload.digest is not None or upload.joined_as is not None:
-            await self._area.forget(upload_id)
-            return
-        file = await self._take(upload_id)
+        file = None if upload.is_over else await self._take(upload)
         try:
             await self._area.forget(upload_id)
         finally:
-            file.close()
+            if file is not None:
+                file.close()
+
+    async def give_up(self, upload: UploadRecord) -> None:
+        """End an upload whose client has not been told of it. Does what it can: its time ends in any case."""
+        with contextlib.suppress(RequestError):
+            await self._area.forget(upload.id)
 
     async def join(
-        self, principal: Principal, parts: Sequence[str], wanted: "Joined", admit: Callable[[int], None]
+        self, principal: Principal, parts: Sequence[str], wanted: "Joined", require_room: Callable[[int], None]
     ) -> UploadRecord:
         """Make one file of the caller's parts, in their order; they are over then. Durable when it returns.
 
-        ``admit`` is asked whether so many bytes may be stored, before any are. The same parts joined once more give the
-        same upload: the answer may have been lost. Raises NotFound, BadRequest where one is no part or not whole,
-        DigestMismatch, TooLarge, OutOfSpace.
+        ``require_room`` is asked whether there is room for so many bytes more, before and while they are copied. The
+        same parts joined once more give the same upload: the answer may have been lost. Raises NotFound, Locked where
+        they are being joined, BadRequest where one is no part or not whole, DigestMismatch, TooLarge, OutOfSpace.
         """
-        found = [await self.find(principal, part) for part in parts]
-        joined = {part.joined_as for part in found}
-        if len(joined) == 1 and (known := joined.pop()) is not None:
-            earlier = await self.find(principal, known)
-            if earlier.concat == wanted.concat:
+        if earlier := await self._find_joined(principal, parts, wanted.concat):
+            return earlier
+        async with AsyncExitStack() as stack:
+            held: dict[str, UnfinishedFile] = {}
+            # in one order for all, so that two that name the same parts do not wait for each other
+            for part in sorted(set(parts)):
+                upload = await self.find(principal, part)
+                _require_joinable(upload)
+                held[part] = await self._take(upload)
+                stack.callback(held[part].close)
+            if earlier := await self._find_joined(principal, parts, wanted.concat):
                 return earlier
-        for part in found:
-            _require_joinable(part)
-        length = sum(part.flushed for part in found)
-        admit(length)
-        with await self._copy(found, wanted.expected) as staged:
+            found = [await self.find(principal, part) for part in parts]
+            for upload in found:
+                # it may have been joined before it was held
+                _require_joinable(upload)
+            return await self._join(principal, found, held, wanted, require_room)
+
+    async def _find_joined(self, principal: Principal, parts: Sequence[str], concat: str) -> UploadRecord | None:
+        """Return what just these parts were joined to already, None where they were not."""
+        joined = {(await self.find(principal, part)).joined_as for part in parts}
+        known = joined.pop() if len(joined) == 1 else None
+        earlier = None if known is None else await self.find(principal, known)
+        return earlier if earlier is not None and earlier.concat == concat else None
+
+    async def _join(
+        self, principal: Principal, parts: list[UploadRecord], held: dict[str, UnfinishedFile], wanted: "Joined",
+        require_room: Callable[[int], None],
+    ) -> UploadRecord:  # fmt: skip
+        length = sum(part.flushed for part in parts)
+        upload = self._new(principal.owner, length, wanted.details, wanted.concat)
+        await self._require_joining(principal, upload, length, wanted.most)
+        require_room(length)
+        with await self._copy(parts, held, wanted.expected, require_room) as staged:
             if wanted.expected is not None:
                 staged.require(ANNOUNCED_BY, wanted.expected)
             staged.hand_over()
-        upload = self._new(principal.owner, length, wanted.details, wanted.concat)
         upload = replace(upload, flushed=length, digest=staged.digest)
-        once = list({part.id: part for part in found}.values())
+        once = list({part.id: part for part in parts}.values())
         await self._area.committer.submit(FinishUpload(upload, (staged, wanted.wish), principal.quota, once))
         for part in once:
             await self._area.in_thread(self._area.folder.remove, part.id)
         return upload
 
-    async def _copy(self, parts: list[UploadRecord], expected: Digest | None) -> Staged:
+    async def _require_joining(self, principal: Principal, upload: UploadRecord, length: int, most: int | None) -> None:
+        """Raise TooLarge where so many bytes may not be one file of the caller's, before any are copied."""
+        if most is not None and length > most:
+            raise TooLarge(f"The parts have {length} bytes together; an upload may have {most}.")
+        if principal.quota is not None:
+            kept = await self._area.in_thread(self._kept, principal.owner, upload)
+            if kept + length > principal.quota:
+                raise over_quota(principal.quota, kept, length)
+
+    async def _copy(
+        self, parts: list[UploadRecord], held: dict[str, UnfinishedFile], expected: Digest | None,
+        require_room: Callable[[int], None],
+    ) -> Staged:  # fmt: skip
         own = self._area.staging.algorithm
+        rest = sum(part.flushed for part in parts)
         async with self._area.staging.receive(tuple(hash_names(own, expected) - {own.value})) as receiver:
             for part in parts:
-                async for piece in self._pieces(part):
+                async for piece in self._pieces(part, held[part.id]):
                     await receiver.write(piece)
+                    rest -= len(piece)
+                    if rest % _ROOM_CHECKED_EVERY < READ_BYTES:
+                        require_room(rest)
             return await receiver.finish()
 
-    async def _pieces(self, part: UploadRecord) -> AsyncIterator[bytes]:
-        descriptor = await self._area.in_thread(self._area.folder.open_whole, part.id)
+    async def _pieces(self, part: UploadRecord, file: UnfinishedFile) -> AsyncIterator[bytes]:
         position = 0
-        try:
-            while descriptor is not None and position < part.flushed:
-                piece = await self._area.in_thread(
-                    os.pread, descriptor, min(READ_BYTES, part.flushed - position), position
-                )
-                if not piece:
-                    break
-                position += len(piece)
-                yield piece
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-        if position < part.flushed:
-            raise NotFound(f"The part {part.id} is not there any more. Send its bytes again.")
+        while position < part.flushed:
+            piece = await self._area.in_thread(file.read, position, min(READ_BYTES, part.flushed - position))
+            if not piece:
+                raise await self._lost(part)
+            position += len(piece)
+            yield piece
 
     async def end_expired(self) -> int:
         """Give up the uploads that nobody has gone on with in time, some at most; return how many."""
@@ -229,22 +296,38 @@ class ResumableUploads:
 
 
 class Joined(NamedTuple):
-    """What is to come of parts: ``Upload-Metadata`` and ``Upload-Concat`` as sent, what these say, the hash wanted."""
+    """What is to come of parts: ``Upload-Metadata`` and ``Upload-Concat`` as sent, what these say, the hash wanted.
+
+    ``most`` is how many bytes it may have, None for any number.
+    """
 
     details: str
     concat: str
     wish: Wish
     expected: Digest | None
+    most: int | None
 
 
 def clear_unfinished(folder: UnfinishedFolder, catalogue: Catalogue) -> tuple[int, int]:
-    """Remove the bytes that no upload under way needs; return how many files and bytes. Blocks. Raises OSError."""
+    """Remove the bytes that no upload under way needs; return how many files and bytes. Blocks. Raises OSError.
+
+    Of those that are needed, what lies behind the offset goes too, where nobody writes to them.
+    """
     count = size = 0
     for name in folder.names():
         upload = catalogue.find_upload(name)
-        if upload is None or upload.digest is not None or upload.joined_as is not None:
+        # who copies has the original locked meanwhile
+        is_copied = name.endswith(COPY_SUFFIX) and folder.is_taken(name.removesuffix(COPY_SUFFIX))
+        if not is_copied and (upload is None or upload.is_over):
             count, size = count + 1, size + folder.remove(name)
+        elif upload is not None:
+            folder.cut_rest(upload.id, partial(_flushed, catalogue))
     return count, size
+
+
+def _flushed(catalogue: Catalogue, upload_id: str) -> int:
+    upload = catalogue.find_upload(upload_id)
+    return 0 if upload is None else upload.flushed
 
 
 async def end_expired(
@@ -257,8 +340,8 @@ async def end_expired(
     count = size = 0
     for upload in await run(catalogue.ended_uploads, now_milliseconds(), _ENDED_AT_ONCE):
         # who still writes to it will note that, and so give it more time
-        if not await run(folder.is_taken, upload.id):
-            await committer.submit(EndUpload(upload.id))
+        is_taken = await run(folder.is_taken, upload.id)
+        if not is_taken and await committer.submit(EndUpload(upload.id, only_if_expired=True)):
             count, size = count + 1, size + await run(folder.remove, upload.id)
     return count, size
 

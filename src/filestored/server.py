@@ -40,6 +40,7 @@ from filestored.blobs.layout import StoreFolder
 from filestored.daemon import LastStart, StoreLock
 from filestored.errors import FilestoredError, StartError
 from filestored.settings import Settings
+from filestored.shared import announce_stop
 from filestored.signals import heed_signals, leave_if_told
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _supervise(settings: Settings, endpoint: Endpoint) -> int:
     granian = _granian(settings, endpoint)
     # the last look, when Granian has taken the signals over and has not started a worker yet
     granian.on_startup(leave_if_told)
-    granian.main_loop_interrupt = _Rest()
+    granian.main_loop_interrupt = _Rest(partial(_announce_stop, granian, settings))
     granian.respawned_wrks = _Respawned(settings.workers)
     with _quiet_when_stopping(granian):
         try:
@@ -196,8 +197,10 @@ class _Rest(threading.Event):
     tells them when to end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, woken: Callable[[], None]) -> None:
+        """``woken`` is called when the wait is over, for whatever reason."""
         super().__init__()
+        self._woken = woken
         # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -209,6 +212,13 @@ class _Rest(threading.Event):
             return super().wait(timeout)
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            self._woken()
+
+
+def _announce_stop(granian: "AbstractServer[Any]", settings: Settings) -> None:
+    """Tell the workers that a stop begins: what can go on later ends at once, and is kept."""
+    if granian.interrupt_signal:
+        announce_stop(StoreFolder(settings.store, settings.hash).shared_file)
 
 
 class _Respawned(dict[int, float]):

@@ -8,6 +8,7 @@
     counters      64 × 3072 × 8      a worker: what it has counted since the daemon started
     wanted        1024 × 8 bytes     a bucket of resumable uploads: a number that changes when one is waited for
     tokens        1 × 8 bytes        a number that changes when a token is made or revoked
+    stopping      1 × 8 bytes        not 0 from when the daemon is told to stop
 """
 
 import contextlib
@@ -36,7 +37,8 @@ _CLIENTS_AT = _UPLOADS_AT + MAX_WORKERS * 8
 _COUNTERS_AT = _CLIENTS_AT + MAX_WORKERS * _CLIENTS * 2
 _WANTED_AT = _COUNTERS_AT + MAX_WORKERS * COUNTERS * 8
 _TOKENS_AT = _WANTED_AT + _WANTED * 8
-_SIZE = _TOKENS_AT + 8
+_STOPPING_AT = _TOKENS_AT + 8
+_SIZE = _STOPPING_AT + 8
 _LEADER_BYTE = MAX_WORKERS
 
 
@@ -60,7 +62,8 @@ class Shared:
         self._clients = view[_CLIENTS_AT:_COUNTERS_AT].cast("H")
         self._counters = view[_COUNTERS_AT:_WANTED_AT].cast("Q")
         self._wanted = view[_WANTED_AT:_TOKENS_AT].cast("Q")
-        self.tokens = view[_TOKENS_AT:].cast("Q")
+        self._stopping = view[_STOPPING_AT:].cast("Q")
+        self.tokens = view[_TOKENS_AT:_STOPPING_AT].cast("Q")
         """One number, which changes when a token is made or revoked."""
         self._slot = self._claim_slot()
         self.counters = self._counters[self._slot * COUNTERS : (self._slot + 1) * COUNTERS]
@@ -83,7 +86,8 @@ class Shared:
     def close(self) -> None:
         """Unmap the file and give the slot back."""
         for view in (
-            self.counters, self._counters, self._wanted, self.tokens, self.generations, self._uploads, self._clients,
+            self.counters, self._counters, self._wanted, self._stopping, self.tokens, self.generations, self._uploads,
+            self._clients,
         ):  # fmt: skip
             view.release()
         self._map.close()
@@ -91,6 +95,7 @@ class Shared:
 
     def forget_counts(self) -> None:
         """Begin all counts of all workers at nothing, those of uploads too. Only while no worker runs."""
+        self._stopping[0] = 0
         for view, code in ((self._counters, "Q"), (self._uploads, "Q"), (self._clients, "H")):
             view[:] = memoryview(bytes(view.nbytes)).cast(code)  # type: ignore[call-overload]
 
@@ -146,6 +151,11 @@ class Shared:
         """Return a number that changes when somebody waits to write to a resumable upload, now and then to another."""
         return self._wanted[crc32(upload_id.encode()) % _WANTED]
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the daemon has been told to stop: what can go on later should end now."""
+        return self._stopping[0] != 0
+
     def _new_number(self) -> int:
         return time.time_ns() * MAX_WORKERS % 2**64 + self._slot
 
@@ -155,11 +165,21 @@ def renew_tokens(path: Path) -> None:
 
     They would within a second, too: the file is of no importance to whoever cannot write it.
     """
+    _write_number(path, _TOKENS_AT)
+
+
+def announce_stop(path: Path) -> None:
+    """Tell the workers that map a file that they will be told to end."""
+    _write_number(path, _STOPPING_AT)
+
+
+def _write_number(path: Path, place: int) -> None:
+    """Write a new number to a place in the file, if there is one. By a process that has not mapped it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if os.fstat(descriptor).st_size >= _SIZE:
-                os.pwrite(descriptor, (time.time_ns() % 2**64).to_bytes(8, sys.byteorder), _TOKENS_AT)
+                os.pwrite(descriptor, (time.time_ns() % 2**64).to_bytes(8, sys.byteorder), place)
         finally:
             os.close(descriptor)
 

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from filestored.blobs.flushing import start_writeback
@@ -20,7 +21,9 @@ _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE = 0o600
 _READ_ONLY = 0o444
-_COPY_SUFFIX = ".copy"
+COPY_SUFFIX = ".copy"
+"""What follows the id in the name of bytes that are being copied."""
+
 _TRIES = 8
 
 
@@ -42,6 +45,11 @@ class UnfinishedFile:
         os.lseek(self._descriptor, size, os.SEEK_SET)
         self.written = size
         return True
+
+    def cut_rest(self, size: int) -> None:
+        """Leave nothing but the first ``size`` bytes, unless they are a blob's too, or are about to be."""
+        if os.fstat(self._descriptor).st_nlink == 1:
+            self.cut(size)
 
     def append(self, piece: bytes | memoryview) -> None:
         """Write more bytes; what a full disk still took is in ``written``, too. Raises OSError."""
@@ -103,10 +111,13 @@ class UnfinishedFolder:
         """Let go of the folder."""
         os.close(self._handle)
 
-    def take(self, upload_id: str) -> UnfinishedFile | None:
-        """Return an upload's bytes, none at first, locked; None where somebody else has them. Raises OSError."""
+    def take(self, upload_id: str, *, is_new: bool = False) -> UnfinishedFile | None:
+        """Return an upload's bytes, locked; None where somebody else has them. Raises OSError.
+
+        Where none are there, ``is_new`` makes an empty file for them; otherwise FileNotFoundError is raised.
+        """
         for _ in range(_TRIES):
-            descriptor = self._open(upload_id)
+            descriptor = self._open(upload_id, is_new=is_new)
             if not _lock(descriptor, fcntl.LOCK_EX):
                 os.close(descriptor)
                 return None
@@ -131,12 +142,23 @@ class UnfinishedFolder:
         finally:
             os.close(descriptor)
 
-    def open_whole(self, upload_id: str) -> int | None:
-        """Return a descriptor for reading the bytes of a part that is whole; None where they are gone."""
+    def has(self, upload_id: str, size: int) -> bool:
+        """Tell whether at least so many bytes of an upload are there."""
         try:
-            return os.open(upload_id, _LOOK, dir_fd=self._handle)
+            return size == 0 or os.stat(upload_id, dir_fd=self._handle, follow_symlinks=False).st_size >= size
         except FileNotFoundError:
-            return None
+            return False
+
+    def cut_rest(self, upload_id: str, flushed: Callable[[str], int]) -> None:
+        """Cut off what lies behind an upload's offset, which ``flushed`` tells, unless somebody writes to it."""
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            descriptor = os.open(upload_id, _OLD, dir_fd=self._handle)
+            file = UnfinishedFile(descriptor, self._area)
+            try:
+                if _lock(descriptor, fcntl.LOCK_EX):
+                    file.cut_rest(flushed(upload_id))
+            finally:
+                file.close()
 
     def remove(self, upload_id: str) -> int:
         """Remove an upload's bytes; return how many there were."""
@@ -151,10 +173,12 @@ class UnfinishedFolder:
         """Return what lies in the folder."""
         return os.listdir(self._handle)
 
-    def _open(self, upload_id: str) -> int:
+    def _open(self, upload_id: str, *, is_new: bool) -> int:
         try:
             return self._open_old(upload_id)
         except FileNotFoundError:
+            if not is_new:
+                raise
             with contextlib.suppress(FileExistsError):
                 descriptor = os.open(upload_id, _NEW, _WRITABLE, dir_fd=self._handle)
                 if self._area.durable:
@@ -184,7 +208,7 @@ class UnfinishedFolder:
 
     def _replace_by_copy(self, upload_id: str, descriptor: int) -> None:
         """Give an upload whose bytes are a blob's by now bytes of its own. Lets go of the descriptor."""
-        name = upload_id + _COPY_SUFFIX
+        name = upload_id + COPY_SUFFIX
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._handle)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from types import TracebackType
 
 _TICK_SECONDS = 0.25
-_YIELDING_SECONDS = 5.0
 _MAX_TIMEOUT_SECONDS = 2_000_000
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -23,12 +22,12 @@ class Guard:
     May be entered again and again, by one task; each time begins anew.
     """
 
-    __slots__ = ("_has_fired", "_is_wanted", "_moves", "_seen", "_since", "_stalls", "_task", "_timeout")
+    __slots__ = ("_has_fired", "_has_to_end", "_moves", "_seen", "_since", "_stalls", "_task", "_timeout")
 
-    def __init__(self, stalls: "Stalls", timeout: float, is_wanted: Callable[[], bool]) -> None:
+    def __init__(self, stalls: "Stalls", timeout: float, has_to_end: Callable[[float], bool]) -> None:
         self._stalls = stalls
         self._timeout = timeout
-        self._is_wanted = is_wanted
+        self._has_to_end = has_to_end
         self._task: asyncio.Task[object] | None = None
         self._moves = 0
         self._seen = -1
@@ -59,12 +58,11 @@ class Guard:
         """End the block where nothing has moved for too long."""
         if self._moves != self._seen:
             self._seen, self._since = self._moves, now
-        elif self._is_over(now - self._since) and not self._has_fired and self._task is not None:
+        silent = now - self._since
+        is_over = silent >= self._timeout or self._has_to_end(silent)
+        if is_over and not self._has_fired and self._task is not None:
             self._has_fired = True
             self._task.cancel()
-
-    def _is_over(self, silent: float) -> bool:
-        return silent >= self._timeout or (silent >= _YIELDING_SECONDS and self._is_wanted())
 
 
 class Stalls:
@@ -74,14 +72,14 @@ class Stalls:
         self.guards: set[Guard] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def guard(self, timeout: float, is_wanted: Callable[[], bool] = lambda: False) -> Guard:
+    def guard(self, timeout: float, has_to_end: Callable[[float], bool] = lambda _: False) -> Guard:
         """Return a block that ends when nothing moves for ``timeout`` seconds, give or take half a second.
 
-        It ends after five seconds where ``is_wanted`` says that somebody else waits for what it holds.
+        It ends earlier where ``has_to_end`` says so, which is told for how many seconds nothing has moved.
         """
         if self._timer is None:
             self._schedule()
-        return Guard(self, timeout, is_wanted)
+        return Guard(self, timeout, has_to_end)
 
     def close(self) -> None:
         """Stop looking."""

@@ -17,8 +17,11 @@ EXTENSIONS = b"creation,creation-with-upload,creation-defer-length,expiration,ch
 CHECKSUMS = {"sha1": 20, "sha256": 32, "md5": 16}
 """The algorithms of ``Upload-Checksum``, and how many bytes each gives."""
 
-MAX_DETAILS_BYTES = 8192
+MAX_DETAILS_BYTES = 4096
 """How long ``Upload-Metadata`` may be."""
+
+MAX_DETAILS = 64
+"""How many pairs it may have."""
 
 MAX_LENGTH = 1 << 62
 """The longest upload that can be announced, in bytes."""
@@ -112,6 +115,9 @@ def details_in(text: str) -> Details:
     pairs = _pairs(text)
     name = pairs.get("filename") or pairs.get("name")
     media_type = pairs.get("filetype") or pairs.get("type") or ""
+    if "/" not in media_type:
+        # "undefined", "unknown": what scripts send for a file whose type the browser does not know
+        media_type = ""
     expires_in = pairs.get("expires_in")
     wish = make_wish(
         names.clean_name(name) if name else None, media_type, end_of(expires_in) if expires_in is not None else None
@@ -127,8 +133,11 @@ def _pairs(text: str) -> dict[str, str]:
     """Return the pairs of keys and values (creation, Upload-Metadata); some clients send it empty."""
     if len(text) > MAX_DETAILS_BYTES:
         raise BadRequest(f"Upload-Metadata may have {MAX_DETAILS_BYTES} bytes at the most.")
+    items = text.split(",") if text.strip() else []
+    if len(items) > MAX_DETAILS:
+        raise BadRequest(f"Upload-Metadata may have {MAX_DETAILS} pairs at the most.")
     pairs: dict[str, str] = {}
-    for item in text.split(",") if text.strip() else ():
+    for item in items:
         key, _, encoded = item.strip().partition(" ")
         if not _OF_KEY.fullmatch(key) or key in pairs:
             raise BadRequest("Upload-Metadata is malformed: it has pairs of a key, given once, and a value in base64.")

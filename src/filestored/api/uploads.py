@@ -1,6 +1,5 @@
 """``/v1/uploads``: uploads that can be resumed, by tus 1.0.0 with its extensions."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
 
@@ -44,6 +43,8 @@ ONE = "/v1/uploads/{upload}"
 
 _RESUMABLE = (b"tus-resumable", tus.VERSION)
 _OVERRIDE = b"x-http-method-override"
+_MAX_CONCAT_TOLD = 4096
+_RESTART_SECONDS = 2
 
 _SIZE = {"type": "integer", "minimum": 0, "maximum": tus.MAX_LENGTH}
 _VERSIONED = Parameter("Tus-Resumable", "the version of the protocol", {"type": "string", "const": "1.0.0"}, True)
@@ -65,8 +66,9 @@ _CREATION = (
     _VERSIONED, _LENGTH,
     Parameter("Upload-Defer-Length", "the length is told later", {"type": "string", "const": "1"}),
     Parameter(
-        "Upload-Metadata", "pairs of key and base64: filename, filetype, hash, expires_in",
-        {"type": "string", "pattern": tus.METADATA_PATTERN, "maxLength": tus.MAX_DETAILS_BYTES},
+        "Upload-Metadata",
+        f"pairs of key and base64: filename, filetype, hash, expires_in; at most {tus.MAX_DETAILS_BYTES} bytes",
+        {"type": "string", "pattern": tus.METADATA_PATTERN},
     ),
     Parameter(
         "Upload-Concat", "partial, or final; and the addresses of the parts",
@@ -153,17 +155,23 @@ class UploadRoutes:
         parts = tus.parts_in(concat)
         if parts is not None:
             assert concat is not None
-            await self._join(exchange, principal, parts, Joined(text, concat, *details))
+            await self._join(exchange, principal, parts, Joined(text, concat, *details, self._limits.max_upload_size))
             return
         length = tus.length_in(headers)
-        self._require_possible(length or 0)
+        self._require_allowed(length)
+        self._filestore.require_room(length or 0)
         if has_body := _has_body(exchange):
             _require_chunk(exchange)
         checksum = tus.checksum_in(headers)
         with self._gate.upload(exchange):
             upload = await self._uploads.begin(principal, length, text, concat)
             if has_body or length == 0:
-                upload = await self._receive(exchange, principal, upload, checksum, None, details)
+                try:
+                    upload = await self._receive(exchange, principal, upload, checksum, None, details)
+                except Exception:
+                    # nobody has been told its address
+                    await self._uploads.give_up(upload)
+                    raise
         await _answer(exchange, 201, [(b"location", f"{COLLECTION}/{upload.id}".encode()), *_progress(upload)])
 
     async def _join(self, exchange: Exchange, principal: Principal, parts: list[str], joined: Joined) -> None:
@@ -172,22 +180,22 @@ class UploadRoutes:
         if b"upload-length" in exchange.headers or b"upload-defer-length" in exchange.headers:
             raise BadRequest("The length of a final upload is that of its parts: leave Upload-Length out.")
         with self._gate.upload(exchange):
-            upload = await self._uploads.join(principal, parts, joined, self._require_possible)
+            upload = await self._uploads.join(principal, parts, joined, self._filestore.require_room)
         exchange.digest = upload.digest or ""
         await _answer(exchange, 201, [(b"location", f"{COLLECTION}/{upload.id}".encode()), *_progress(upload)])
 
-    def _require_possible(self, length: int) -> None:
+    def _require_allowed(self, length: int | None) -> None:
         most = self._limits.max_upload_size
-        if most is not None and length > most:
+        if most is not None and length is not None and length > most:
             raise too_large(most)
-        self._filestore.require_room(length)
 
     async def _tell(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         tus.require_version(exchange.headers)
         upload = await self._uploads.find_settled(principal, _id(target))
         if upload.is_whole and not upload.is_complete:
-            # a crash came between beginning an empty upload and finishing it
-            upload = await self._receive(exchange, principal, upload, None, None, tus.details_in(upload.details))
+            # a crash came between beginning an empty upload and finishing it; where that fails, it is as it was
+            with suppress(RequestError):
+                upload = await self._receive(exchange, principal, upload, None, None, tus.details_in(upload.details))
         exchange.digest = upload.digest or ""
         headers = _progress(upload)
         headers.append(
@@ -195,17 +203,18 @@ class UploadRoutes:
         )
         if upload.details:
             headers.append((b"upload-metadata", upload.details.encode("latin-1")))
-        if upload.concat is not None:
+        # longer ones would break proxies that take few bytes of headers
+        if upload.concat is not None and len(upload.concat) <= _MAX_CONCAT_TOLD:
             headers.append((b"upload-concat", upload.concat.encode("latin-1")))
         await _answer(exchange, 200, headers)
 
     async def _act(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         """Do what the method means that a client names but cannot use itself (tus 1.0.0, X-HTTP-Method-Override)."""
-        acts = {b"PATCH": self._append, b"DELETE": self._end}
+        acts = {b"PATCH": self._append, b"DELETE": self._end, b"HEAD": self._tell}
         act = acts.get(exchange.headers.get(_OVERRIDE, b"").upper())
         if act is None:
             raise MethodNotAllowed(
-                "POST without X-HTTP-Method-Override: PATCH or DELETE", "OPTIONS, HEAD, PATCH, DELETE"
+                "POST without X-HTTP-Method-Override: PATCH, DELETE or HEAD", "OPTIONS, HEAD, PATCH, DELETE"
             )
         await act(exchange, principal, target)
 
@@ -222,12 +231,12 @@ class UploadRoutes:
         if offset is None:
             raise BadRequest("Say with Upload-Offset from where the body goes on.")
         length = tus.size_in(headers, "Upload-Length")
-        self._require_possible(length or 0)
+        self._require_allowed(length)
         checksum = tus.checksum_in(headers)
         with self._gate.upload(exchange):
             upload = await self._uploads.find(principal, _id(target))
             if upload.is_complete:
-                _require_open(upload, offset, exchange)
+                _require_nothing_to_add(upload, offset, exchange)
             else:
                 details = tus.details_in(upload.details)
                 upload = await self._receive(exchange, principal, upload, checksum, length, details, offset)
@@ -246,7 +255,7 @@ class UploadRoutes:
             body = await self._intake(exchange, principal, writing)
             try:
                 if checksum is None:
-                    await _copy(body, writing.write)
+                    await self._copy(exchange, principal, body, writing)
                 else:
                     await _copy_checked(body, writing, checksum)
                 await writing.settle()
@@ -254,8 +263,19 @@ class UploadRoutes:
                 if checksum is None:
                     await _settle_rest(writing, error)
                     await self._close(exchange, writing, principal, details)
-                raise _explained(error, writing.upload) from error
+                raise self._explained(error, writing.upload) from error
             return await self._close(exchange, writing, principal, details)
+
+    async def _copy(self, exchange: Exchange, principal: Principal, body: Intake, writing: Continuation) -> None:
+        """Take a body in; note now and then how far it has come."""
+        while piece := await body.read():
+            await writing.write(piece)
+            if writing.is_due:
+                # a token that is revoked meanwhile adds nothing any more
+                await self._gate.admit_again(exchange, principal)
+                await writing.settle()
+                if not writing.is_whole:
+                    await writing.keep()
 
     async def _close(
         self, exchange: Exchange, writing: Continuation, principal: Principal, details: Details
@@ -271,20 +291,34 @@ class UploadRoutes:
         upload = writing.upload
         room = await self._uploads.room(principal, upload)
         left = None if upload.length is None else upload.length - upload.flushed
+        if left is not None and (exchange.content_length or 0) > left:
+            raise TooLarge(f"The upload has {left} bytes to come, and Content-Length is {exchange.content_length}.")
         most = self._limits.max_upload_size
         allowed = None if most is None else most - upload.flushed
+        guard = self._stalls.guard(self._limits.body_timeout, writing.has_to_end)
+        intake = Intake(exchange, guard, least(left, allowed, room), self._filestore.require_room)
         self._filestore.require_room(exchange.content_length or 0)
-        guard = self._stalls.guard(self._limits.body_timeout, writing.is_wanted)
-        return Intake(exchange, guard, least(left, allowed, room), self._filestore.require_room)
+        return intake
 
-
-async def _copy(body: Intake, write: Callable[[bytes], Awaitable[None]]) -> None:
-    while piece := await body.read():
-        await write(piece)
+    def _explained(self, error: FilestoredError, upload: UploadRecord) -> RequestError:
+        """Return what a client is told whose body broke off: how much of the upload is there."""
+        kept = f"{upload.flushed} bytes of the upload are there; go on from those."
+        match error:
+            case ClientGone():
+                return BadRequest(f"The body ended before its announced end; {kept}")
+            case RequestTimeout() if self._filestore.shared.is_stopping:
+                return Busy(f"The server stops; {kept}", retry_after=_RESTART_SECONDS)
+            case RequestTimeout():
+                return RequestTimeout(f"The body stopped coming; {kept}")
+            case OutOfSpace():
+                return OutOfSpace(f"The disk is full; {kept} Free some space first.")
+        assert isinstance(error, RequestError)
+        return error
 
 
 async def _settle_rest(writing: Continuation, error: FilestoredError) -> None:
     """Bring to the disk what came before a body broke off, as far as the disk takes it."""
+    # where the disk is full the first attempt finds that out, and the second flushes what it has taken
     with suppress(OutOfSpace):
         await writing.settle()
     await writing.settle()
@@ -296,14 +330,11 @@ async def _copy_checked(body: Intake, writing: Continuation, checksum: Checksum)
     """Take a body in only where it is what its checksum says. Raises ChecksumMismatch."""
     taken = checksum.begin()
 
-    async def write(piece: bytes) -> None:
+    while piece := await body.read():
         taken.update(piece)
         await writing.write(piece)
-
-    with writing.checked():
-        await _copy(body, write)
-        if taken.digest() != checksum.digest:
-            raise ChecksumMismatch("The body is not what Upload-Checksum says; none of it was kept. Send it again.")
+    if taken.digest() != checksum.digest:
+        raise ChecksumMismatch("The body is not what Upload-Checksum says; none of it was kept. Send it again.")
 
 
 def _id(target: Target) -> str:
@@ -329,7 +360,7 @@ def _require_chunk(exchange: Exchange) -> None:
         raise UnsupportedMediaType(f"The bytes of an upload are sent with Content-Type: {CHUNK}.")
 
 
-def _require_open(upload: UploadRecord, offset: int, exchange: Exchange) -> None:
+def _require_nothing_to_add(upload: UploadRecord, offset: int, exchange: Exchange) -> None:
     """Raise unless a complete upload is asked to be where it is, with nothing to add."""
     if tus.parts_in(upload.concat) is not None:
         raise Forbidden("This upload was joined from parts; nothing can be added to it.")
@@ -345,20 +376,6 @@ def _progress(upload: UploadRecord) -> Headers:
     else:
         headers.append((b"upload-expires", formatdate(upload.expires_at // 1000, usegmt=True).encode()))
     return headers
-
-
-def _explained(error: FilestoredError, upload: UploadRecord) -> RequestError:
-    """Return what a client is told whose body broke off: how much of the upload is there."""
-    kept = f"{upload.flushed} bytes of the upload are there; go on from those."
-    match error:
-        case ClientGone():
-            return BadRequest(f"The body ended before its announced end; {kept}")
-        case RequestTimeout():
-            return RequestTimeout(f"The body stopped coming; {kept}")
-        case OutOfSpace():
-            return OutOfSpace(f"The disk is full; {kept} Free some space first.")
-    assert isinstance(error, RequestError)
-    return error
 
 
 async def _answer(exchange: Exchange, status: int, headers: Headers) -> None:

@@ -144,8 +144,13 @@ class UploadRecord:
         return self.concat == PART
 
     @property
+    def is_over(self) -> bool:
+        """Whether its bytes are elsewhere by now: in a file, or in the upload it was joined to."""
+        return self.digest is not None or self.joined_as is not None
+
+    @property
     def is_complete(self) -> bool:
-        """Whether it is over: a file, or a whole part."""
+        """Whether nothing is to come any more: it is a file, or a whole part."""
         return self.digest is not None or (self.is_part and self.is_whole)
 
     @property

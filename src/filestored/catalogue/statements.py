@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from filestored.catalogue.tables import files, notes, removals, tokens, totals, uploads, usage
+from filestored.catalogue.tables import IS_UNDER_WAY, files, notes, removals, tokens, totals, uploads, usage
 
 
 class Prepared:
@@ -137,7 +137,6 @@ _UPLOAD = (
     uploads.c.digest, uploads.c.joined_as, uploads.c.created_at, uploads.c.expires_at,
 )  # fmt: skip
 _upload: sa.BindParameter[str] = sa.bindparam("id")
-_is_under_way = sa.and_(uploads.c.digest.is_(None), uploads.c.joined_as.is_(None))
 FIND_UPLOAD = Prepared(sa.select(*_UPLOAD).where(uploads.c.id == _upload))
 ADD_UPLOAD = Prepared(sa.insert(uploads).values(_parameters(uploads)))
 CHANGE_UPLOAD = Prepared(
@@ -151,11 +150,11 @@ ENDED_UPLOADS = Prepared(
 )
 UNDER_WAY = Prepared(
     sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(uploads.c.flushed), 0)).where(
-        uploads.c.owner == _owner, _is_under_way
+        uploads.c.owner == _owner, IS_UNDER_WAY
     )
 )
 ALL_UNDER_WAY = Prepared(
-    sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(uploads.c.flushed), 0)).where(_is_under_way)
+    sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(uploads.c.flushed), 0)).where(IS_UNDER_WAY)
 )
 
 NOTE = Prepared(sa.select(notes.c.value).where(notes.c.name == _name))

@@ -1,6 +1,6 @@
 """The tables of the catalogue. Their history is in ``migrations/``; a test holds the two together."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint, and_
 
 schema = MetaData(
     naming_convention={
@@ -95,10 +95,14 @@ uploads = Table(
     Column("joined_as", String(32), nullable=True),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
-    Index(None, "owner"),
     Index(None, "expires_at"),
 )
 """Resumable uploads: those under way, whose bytes lie in ``uploads/``, and for a while those that are complete."""
+
+IS_UNDER_WAY = and_(uploads.c.digest.is_(None), uploads.c.joined_as.is_(None))
+"""What tells the first from the others."""
+
+Index("ix_uploads_owner", uploads.c.owner, uploads.c.flushed, sqlite_where=IS_UNDER_WAY, postgresql_where=IS_UNDER_WAY)
 
 notes = Table(
     "notes",

@@ -12,6 +12,7 @@ async function walkHandle(folder, path, items) {
   const children = [];
   for await (const child of folder.values()) children.push(child);
   await limited(children);
+  children.sort(byName);
   // one folder after the other, the files of each at once
   for (const child of children.filter(({ kind }) => kind === "directory")) {
     await walkHandle(child, `${path}${child.name}/`, items);
@@ -27,12 +28,16 @@ async function walkEntry(folder, path, items) {
   const read = () => called(reader, "readEntries").catch(() => []);
   // a browser gives a hundred at a time
   for (let children = await read(); children.length; children = await read()) {
-    for (const child of children) {
+    for (const child of children.sort(byName)) {
       if (child.isDirectory) await walkEntry(child, `${path}${child.name}/`, items);
       else items.push(itemOf(await called(child, "file").catch(() => null), path + child.name));
     }
     await limited(items);
   }
+}
+
+function byName(one, other) {
+  return one.name < other.name ? -1 : 1;
 }
 
 function called(object, method) {

@@ -42,7 +42,7 @@ export class Knowledge {
 
   async #ask() {
     const api = this.#api;
-    const { owner, permissions } = api.caller ?? await api.json("GET", "/v1/caller");
+    const { owner, permissions } = await api.json("GET", "/v1/caller");
     const { algorithm } = permissions.includes("read") ? api.stats ?? await api.json("GET", "/v1/stats") : {};
     return { owner, algorithm };
   }

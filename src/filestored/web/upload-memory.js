@@ -8,9 +8,9 @@ export function fingerprint(user, path, { size, lastModified }) {
 }
 
 /**
- * The traces of unfinished uploads: `key` (fingerprint), `user`, `name`, `path`, `size`, `lastModified`, `address` on the
- * server, `offset` (bytes that the server had), `created` (milliseconds), and where the browser gave one the file's
- * `handle`. Where the browser keeps nothing, nothing is remembered, and nothing fails.
+ * The traces of unfinished uploads: `key` (fingerprint), `user`, `name`, `path`, `size`, `lastModified`, `address` on
+ * the server, `offset` (bytes that it had), `created` (milliseconds), and where the browser gave one the `handle`. Where
+ * the browser keeps nothing, nothing is remembered, and nothing fails.
  */
 export class Memory {
   #database = null;
@@ -48,8 +48,8 @@ export class Memory {
 }
 
 /**
- * Run a task while no other tab runs one for the same upload, and return what it returns. `wait` is called where another
- * tab is at it; the task is told whether it had to wait.
+ * Run a task while no other tab runs one for the same upload, and return what it returns. `wait` is called where
+ * another tab is at it; the task is told whether it had to wait.
  */
 export async function alone(key, signal, wait, task) {
   if (!navigator.locks) return task(false);

@@ -26,7 +26,7 @@ export function openPanel(element, { signal, ...parts }) {
   });
   listen(document, "languagechange", () => view.render());
   listen(window, "beforeunload", (event) => queue.wouldLose && event.preventDefault());
-  signal.addEventListener("abort", () => queue.pause(...queue.uploads));
+  signal.addEventListener("abort", () => queue.pause(queue.uploads));
   left.load();
   return left;
 }

@@ -16,8 +16,8 @@ const LANES = { hash: 2, small: 3, large: 2 };
 /** How many files are looked at before it is their turn to be sent. */
 const AHEAD = 500;
 
-/** Bytes a second from which sending small files costs less than hashing them. */
-const FAST = 20e6;
+/** How much longer it must take to send small files than to hash them, or they are sent without looking. */
+const WORTH = 4;
 
 /** Statuses that have nothing to do with which file it is. */
 const FOR_ALL = new Set([401, 403, 507]);
@@ -70,7 +70,8 @@ export class Queue {
   #lines = { waiting: [], small: [], large: [] };
   #busy = { hash: 0, small: 0, large: 0 };
   #checking = 0;
-  #rate = 0;
+  /** Milliseconds that a small file has taken lately. */
+  #costs = { hash: 0, send: 0 };
 
   /** `parts`: `api`, `knowledge`, `memory`, `onStored`, and `tell`, called whenever something has changed. */
   constructor(parts) {
@@ -92,15 +93,15 @@ export class Queue {
     this.#pump();
   }
 
-  /** Stop sending for now. */
-  pause(...uploads) {
-    uploads.filter(({ state }) => ACTIVE.has(state)).forEach((upload) => upload.stop("paused"));
+  /** Stop sending some for now. */
+  pause(uploads) {
+    for (const upload of uploads) if (ACTIVE.has(upload.state)) upload.stop("paused");
     this.#pump();
   }
 
-  /** Go on with what is paused or has failed. */
-  resume(...uploads) {
-    uploads.filter(({ state }) => !ACTIVE.has(state)).forEach((upload) => this.#await(upload));
+  /** Go on with those that are paused or have failed. */
+  resume(uploads) {
+    for (const upload of uploads) if (!ACTIVE.has(upload.state)) this.#await(upload);
     this.#pump();
   }
 
@@ -116,8 +117,7 @@ export class Queue {
 
   /** Fail whatever is under way: nobody is signed in. */
   signOut() {
-    const active = [...this.uploads].filter(({ state }) => ACTIVE.has(state));
-    active.forEach((upload) => this.#fail(upload, new SendError(401)));
+    for (const upload of this.uploads) if (ACTIVE.has(upload.state)) this.#fail(upload, new SendError(401));
   }
 
   /** Go on with what failed for want of a token; what another user began is begun anew. */
@@ -150,6 +150,8 @@ export class Queue {
 
   #fail(upload, error) {
     upload.stop("failed", error);
+    // it is not what was hashed any more
+    if (error.status === 422) Object.assign(upload, { address: null, hash: null });
     this.#parts.tell();
   }
 
@@ -187,7 +189,13 @@ export class Queue {
     const { knowledge } = this.#parts;
     try {
       await knowledge.prepare();
-      if (upload.size > TOGETHER || this.#rate < FAST) upload.hash ??= await knowledge.hash(upload.file);
+      const { hash, send } = this.#costs;
+      const isSmall = upload.size <= TOGETHER;
+      if (!isSmall || !send || send > WORTH * hash) {
+        const begun = performance.now();
+        upload.hash ??= await knowledge.hash(upload.file);
+        if (isSmall) this.#weigh("hash", 1, begun, this.#busy.hash);
+      }
       this.#lookUp(upload);
     } catch (error) {
       this.#checking--;
@@ -219,7 +227,7 @@ export class Queue {
     try {
       const files = uploads.map(({ file }) => file);
       const { objects, isNew } = await persist(attempt, { files, signal, tell: (error) => this.#note(uploads, error) });
-      this.#measure(uploads, performance.now() - begun);
+      if (first.size <= TOGETHER) this.#weigh("send", uploads.length, begun, this.#busy.small);
       uploads.forEach((upload, at) => this.#finish(upload, objects[at], isNew ? "stored" : "known"));
     } catch (error) {
       this.#sendAgain(uploads.filter(({ state }) => state === "sending"), signal.aborted, error);
@@ -239,9 +247,10 @@ export class Queue {
     this.#lines.small.unshift(...uploads);
   }
 
-  #measure(uploads, milliseconds) {
-    const bytes = uploads.reduce((sum, { size }) => sum + size, 0);
-    if (bytes >= TOGETHER) this.#rate = (bytes * this.#busy.small * 1000) / milliseconds;
+  #weigh(what, files, begun, lanes) {
+    const each = (performance.now() - begun) / files / lanes;
+    const known = this.#costs[what];
+    this.#costs[what] += (each - known) * (known ? 0.2 : 1);
   }
 
   #share(uploads, loaded) {
@@ -276,7 +285,9 @@ export class Queue {
       await alone(key, signal, () => move("elsewhere"), task);
     } catch (error) {
       if (isElsewhere) this.#busy.large++;
-      if (!signal.aborted) await this.#giveUp(upload, key, error);
+      if (signal.aborted) return;
+      if (error.status === 422) await this.#parts.memory.forget(key);
+      this.#fail(upload, error);
     }
   }
 
@@ -305,14 +316,6 @@ export class Queue {
     // whoever may not read is not told more than the hash
     const own = { hash, name, size, type, owner: null, created_at: new Date().toISOString(), expires_at: null };
     return api.json("GET", `/v1/files/${hash}`).catch(() => own);
-  }
-
-  async #giveUp(upload, key, error) {
-    if (error.status === 422) {
-      await this.#parts.memory.forget(key);
-      Object.assign(upload, { address: null, hash: null });
-    }
-    this.#fail(upload, error);
   }
 
   #note(uploads, error) {

@@ -9,7 +9,7 @@ const PASSING = new Set([0, 408, 409, 423, 425, 429, 500, 502, 503, 504]);
 /** The status of a file that has changed since it was chosen, or cannot be read. */
 export const UNREADABLE = -1;
 
-/** An upload failed: `status` as in HTTP, 0 without an answer, or UNREADABLE; `detail` is what the server says of it. */
+/** An upload failed: `status` as in HTTP, 0 without an answer, or UNREADABLE; `detail` is what the server says. */
 export class SendError extends Error {
   constructor(status, detail = "") {
     super(detail || `status ${status}`);
@@ -18,8 +18,8 @@ export class SendError extends Error {
 }
 
 /**
- * Send a Blob, resolve to the XMLHttpRequest. `progress` is called with the bytes that have gone. Rejects with SendError,
- * or with what aborted the signal.
+ * Send a Blob, resolve to the XMLHttpRequest. `progress` is called with the bytes that have gone. Rejects with
+ * SendError, or with what aborted the signal.
  */
 export function send(api, method, path, { body, headers = {}, signal, progress }) {
   const { token } = api.session;
@@ -63,9 +63,9 @@ function refusal({ status, responseText }) {
 }
 
 /**
- * Attempt until it succeeds, or fails for a reason that does not pass by itself, which is thrown; UNREADABLE where one of
- * the `files` that are being sent is. Waits longer from time to time, until the browser is online, and from the start
- * again once `attempt` has called what it is given. `tell` is called with what is waited for, then with null.
+ * Attempt until it succeeds, or fails for a reason that does not pass by itself, which is thrown; UNREADABLE where one
+ * of the `files` that are being sent is. Waits longer from time to time, until the browser is online, and from the
+ * start again once `attempt` has called what it is given. `tell` is called with what is waited for, then with null.
  */
 export async function persist(attempt, { files, signal, tell }) {
   let failures = 0;

@@ -1,6 +1,6 @@
 // How uploads are shown.
 
-import { iconButton, make } from "./dom.js";
+import { icon, iconButton, make } from "./dom.js";
 import { gatherChosen } from "./upload-gather.js";
 import { ACTIVE } from "./upload-queue.js";
 import { formatBytes, formatDuration, say } from "./words.js";
@@ -10,6 +10,8 @@ const MOST_WAITING = 5;
 const EVERY_MS = 200;
 const MEASURED_SECONDS = 0.5;
 const SMOOTH_SECONDS = 4;
+const ICONS = { pause: "pause", resume: "play", retry: "retry" };
+const CALLS = { pause: "pause", resume: "resume", retry: "resume" };
 const EXPLAINED = new Set([-1, 0, 401, 403, 413, 422, 507]);
 const DETAILED = new Set([413, "other"]);
 
@@ -36,11 +38,11 @@ export class View {
   constructor(element, queue, left) {
     [this.#element, this.#queue, this.#left] = [element, queue, left];
     this.#buttons = {
-      "pause-all": textButton(() => queue.pause(...queue.uploads)),
-      "resume-all": textButton(() => queue.resume(...queue.uploads)),
+      "pause-all": textButton(() => queue.pause(queue.uploads)),
+      "resume-all": textButton(() => queue.resume(queue.uploads)),
       "clear": textButton(() => queue.clear()),
     };
-    const buttons = buttonsOf(Object.values(this.#buttons));
+    const buttons = make("div", { class: "upload-buttons" }, ...Object.values(this.#buttons));
     this.#head = make("div", { class: "upload-head" }, this.#title, this.#summary, buttons);
     element.append(this.#head, this.#progress, this.#list, this.#more, this.#hint, this.#leftTitle, this.#leftList,
       this.#live);
@@ -56,6 +58,13 @@ export class View {
   render() {
     clearTimeout(this.#timer);
     this.#timer = null;
+    const focused = this.#element.contains(document.activeElement) && document.activeElement;
+    this.#show();
+    // a button that went leaves the keyboard to the next
+    if (focused && !focused.checkVisibility()) this.#element.querySelector("button:not([hidden])")?.focus();
+  }
+
+  #show() {
     const { done } = this.#queue;
     const uploads = [...this.#queue.uploads];
     const traces = this.#left.list;
@@ -74,7 +83,8 @@ export class View {
   }
 
   #renderHead(uploads, done, finished) {
-    const [sent, size] = ["sent", "size"].map((field) => uploads.reduce((sum, upload) => sum + upload[field], done.bytes));
+    const sum = (field) => uploads.reduce((total, upload) => total + upload[field], done.bytes);
+    const [sent, size] = [sum("sent"), sum("size")];
     const failed = uploads.filter(({ state }) => state === "failed").length;
     const isActive = uploads.some(({ state }) => ACTIVE.has(state));
     const isOver = uploads.length === failed;
@@ -88,8 +98,9 @@ export class View {
     this.#head.hidden = !uploads.length && !finished;
     this.#progress.hidden = isOver || uploads.length + finished === 1;
     setProgress(this.#progress, sent, size, say("upload.all"), this.#summary.textContent);
-    // read out once it is over
-    show(this.#live, isOver && outcome);
+    // read out: failures, and what has become of all once it is over
+    const news = isOver ? outcome : failed ? say("upload.count-failed", { n: failed }) : "";
+    if (this.#live.textContent !== news) this.#live.textContent = news;
     const shown = [isActive, uploads.some(({ state }) => !ACTIVE.has(state)), finished];
     Object.entries(this.#buttons).forEach(([key, button], at) => {
       show(button, shown[at] && say(`upload.${key}`));
@@ -118,17 +129,17 @@ class UploadRow {
   #meter = new Meter();
   #state = make("span", { class: "upload-state" });
   #progress = make("progress");
-  #buttons;
+  #toggle;
+  #cancel;
+  #action = "";
 
   constructor(upload, queue) {
     this.#upload = upload;
-    this.#buttons = {
-      pause: iconButton("pause", "", { onclick: () => queue.pause(upload) }),
-      resume: iconButton("play", "", { onclick: () => queue.resume(upload) }),
-      retry: iconButton("retry", "", { onclick: () => queue.resume(upload) }),
-      cancel: iconButton("close", "", { onclick: () => queue.cancel(upload) }),
-    };
-    this.element = make("li", {}, nameOf(upload), this.#state, this.#progress, buttonsOf(Object.values(this.#buttons)));
+    // one button, so that the keyboard stays on it
+    this.#toggle = iconButton("pause", "", { onclick: () => queue[CALLS[this.#action]]([upload]) });
+    this.#cancel = iconButton("close", "", { onclick: () => queue.cancel(upload) });
+    const buttons = make("div", { class: "upload-buttons" }, this.#toggle, this.#cancel);
+    this.element = make("li", {}, nameOf(upload), this.#state, this.#progress, buttons);
   }
 
   render() {
@@ -139,11 +150,14 @@ class UploadRow {
     this.#state.textContent = describe(this.#upload, this.#meter);
     this.#progress.hidden = !isActive && state !== "paused";
     setProgress(this.#progress, sent, size, path, this.#state.textContent);
-    const shown = { pause: isActive, resume: state === "paused", retry: state === "failed" && file };
-    Object.entries({ ...shown, cancel: isActive || state === "paused" || state === "failed" }).forEach(([key, isShown]) => {
-      this.#buttons[key].hidden = !isShown;
-      label(this.#buttons[key], say(`upload.${key}`, { name: path }));
-    });
+    const action = isActive ? "pause" : { paused: "resume", failed: "retry" }[state];
+    this.#cancel.hidden = !action;
+    this.#toggle.hidden = !action || !file;
+    if (!action) return;
+    if (action !== this.#action) this.#toggle.replaceChildren(icon(ICONS[action]));
+    this.#action = action;
+    label(this.#toggle, say(`upload.${action}`, { name: path }));
+    label(this.#cancel, say("upload.cancel", { name: path }));
   }
 }
 
@@ -165,7 +179,7 @@ class LeftRow {
     });
     this.#go = textButton(() => (trace.handle ? left.resume(trace) : input.click()));
     this.#discard = iconButton("close", "", { onclick: () => left.discard(trace) });
-    const buttons = buttonsOf([this.#go, input, this.#discard]);
+    const buttons = make("div", { class: "upload-buttons" }, this.#go, input, this.#discard);
     this.element = make("li", { class: "upload upload-left" }, nameOf(trace), this.#state, this.#progress, buttons);
   }
 
@@ -203,7 +217,8 @@ class Meter {
 // what runs or wants something, and the next few that wait
 function choose(uploads) {
   const isWaiting = ({ state }) => state === "waiting" || state === "ready";
-  return [...uploads.filter((upload) => !isWaiting(upload)).slice(0, MOST_ROWS), ...uploads.filter(isWaiting).slice(0, MOST_WAITING)];
+  const others = uploads.filter((upload) => !isWaiting(upload));
+  return [...others.slice(0, MOST_ROWS), ...uploads.filter(isWaiting).slice(0, MOST_WAITING)];
 }
 
 function describe({ state, sent, size, error }, meter) {
@@ -217,7 +232,7 @@ function describe({ state, sent, size, error }, meter) {
 
 function explain({ status, detail }) {
   const key = EXPLAINED.has(status) ? status : "other";
-  return `${say(`upload.error.${key}`)} ${DETAILED.has(key) ? detail : ""}`;
+  return [say(`upload.error.${key}`), DETAILED.has(key) && detail].filter(Boolean).join(" ");
 }
 
 function amount(sent, size) {
@@ -225,7 +240,9 @@ function amount(sent, size) {
 }
 
 function pace({ rate }, left) {
-  return rate > 0 && joined(say("upload.rate", { rate: formatBytes(Math.round(rate)) }), say("upload.time-left", { time: formatDuration(left / rate) }));
+  if (rate < 1) return "";
+  const time = say("upload.time-left", { time: formatDuration(left / rate) });
+  return joined(say("upload.rate", { rate: formatBytes(Math.round(rate)) }), time);
 }
 
 function percent(sent, size) {
@@ -240,10 +257,6 @@ function nameOf({ path }) {
   const at = path.lastIndexOf("/") + 1;
   const folder = at > 0 && make("span", { class: "upload-folder" }, path.slice(0, at));
   return make("span", { class: "upload-name", title: path }, folder, path.slice(at));
-}
-
-function buttonsOf(buttons) {
-  return make("div", { class: "upload-buttons" }, ...buttons);
 }
 
 function textButton(act) {

@@ -25,5 +25,8 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_uploads"),
     )
-    op.create_index("ix_uploads_owner", "uploads", ["owner"])
+    under_way = sa.text("digest IS NULL AND joined_as IS NULL")
+    op.create_index(
+        "ix_uploads_owner", "uploads", ["owner", "flushed"], sqlite_where=under_way, postgresql_where=under_way
+    )
     op.create_index("ix_uploads_expires_at", "uploads", ["expires_at"])
