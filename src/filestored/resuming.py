@@ -213,6 +213,17 @@ class ResumableUploads:
         """
         if earlier := await self._find_joined(principal, parts, wanted.concat):
             return earlier
+        try:
+            return await self._hold_and_join(principal, parts, wanted, require_room)
+        except (Conflict, BadRequest):
+            # it may have waited for one who has joined the same
+            if earlier := await self._find_joined(principal, parts, wanted.concat):
+                return earlier
+            raise
+
+    async def _hold_and_join(
+        self, principal: Principal, parts: Sequence[str], wanted: "Joined", require_room: Callable[[int], None]
+    ) -> UploadRecord:
         async with AsyncExitStack() as stack:
             held: dict[str, UnfinishedFile] = {}
             # in one order for all, so that two that name the same parts do not wait for each other
@@ -221,11 +232,8 @@ class ResumableUploads:
                 _require_joinable(upload)
                 held[part] = await self._take(upload)
                 stack.callback(held[part].close)
-            if earlier := await self._find_joined(principal, parts, wanted.concat):
-                return earlier
             found = [await self.find(principal, part) for part in parts]
             for upload in found:
-                # it may have been joined before it was held
                 _require_joinable(upload)
             return await self._join(principal, found, held, wanted, require_room)
 

@@ -4,6 +4,7 @@ import hashlib
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from tests.api.tus_client import CHUNK, Tus, digest, encoded, some
 from tests.care import call, execute
 from tests.conftest import Daemon, StartDaemon
 from tests.processes import wait_until
-from tests.tokens import bearer, make_token
+from tests.tokens import bearer, make_token, revoke_token
 
 MIB = 1 << 20
 
@@ -710,3 +711,118 @@ def test_a_page_of_an_allowed_origin_sees_what_it_needs(start_daemon: StartDaemo
         exposed = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
         assert {"location", "upload-offset", "upload-length", "upload-expires", "filestored-hash", "tus-resumable",
                 "tus-version", "tus-extension", "tus-max-size", "upload-metadata"} <= exposed  # fmt: skip
+
+
+# what takes no room, and no time
+
+
+def room_taken(daemon: Daemon) -> int:
+    """Return how many bytes lie in the folders of uploads under way and of staged bytes."""
+    private = daemon.store / ".filestored"
+    return sum(path.stat().st_size for folder in ("uploads", "tmp") for path in (private / folder).iterdir())
+
+
+def test_what_is_refused_takes_no_room(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    token = make_token(tmp_path / "room", "ann", "read,write", quota=4 * MIB)
+    daemon = start_daemon("--anonymous", "none", store=tmp_path / "room")
+    with httpx.Client(base_url=daemon.url, headers=bearer(token)) as client:
+        tus = Tus(client)
+        for _ in range(3):
+            assert tus.patch(tus.begin(None), 0, some(3 * MIB), Upload_Checksum=checksum(b"other")).status_code == 460
+        assert wait_until(lambda: room_taken(daemon) == 0)
+        part_ = tus.begin(MIB, some(MIB), Upload_Concat="partial")
+        assert join(tus, *[part_] * 5).status_code == 413
+        assert room_taken(daemon) == MIB
+
+
+def test_what_a_crash_left_behind_the_offset_is_cut_off_at_start(own: tuple[Daemon, Callable[[], Tus]]) -> None:
+    daemon, connect = own
+    path = connect().begin(1000, b"x" * 400)
+    daemon.kill()
+    with (daemon.store / ".filestored" / "uploads" / id_of(path)).open("ab") as file:
+        file.write(bytes(MIB))
+    daemon.start()
+    assert room_taken(daemon) == 400
+
+
+def test_a_beginning_that_fails_leaves_nothing_that_nobody_can_name(tus: Tus, daemon: Daemon) -> None:
+    before = execute(daemon.store, "SELECT count(*) FROM uploads")
+    assert tus.create(10, b"12345", Upload_Checksum=checksum(b"other")).status_code == 460
+    assert tus.create(5, b"123456").status_code == 413
+    assert execute(daemon.store, "SELECT count(*) FROM uploads") == before
+
+
+def test_parts_that_are_being_joined_are_locked_and_end_as_one_file(tus: Tus, daemon: Daemon) -> None:
+    bodies = [some(30 * MIB), some(30 * MIB)]
+    paths = [part(tus, body) for body in bodies]
+    with ThreadPoolExecutor(3) as threads, httpx.Client(base_url=daemon.url, timeout=60) as client:
+        answers = list(threads.map(lambda _: join(Tus(client), *paths), range(3)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses[0] == 201
+    assert set(statuses) <= {201, 423}
+    assert len({answer.headers["location"] for answer in answers if answer.status_code == 201}) == 1
+    assert join(tus, *paths).headers["filestored-hash"] == digest(b"".join(bodies))
+
+
+def test_a_stop_keeps_what_is_on_its_way_and_does_not_wait_for_the_rest(
+    own: tuple[Daemon, Callable[[], Tus]],
+) -> None:
+    daemon, connect = own
+    body = some(1000)
+    path = connect().begin(1000)
+    with RawConnection(daemon.address) as connection:
+        connection.send(patch_head(path, 0, 1000) + body[:300])
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 10
+        status, headers, said = connection.answer()
+        assert (status, headers["retry-after"]) == (503, "2")
+        assert b"300 bytes" in said
+    daemon.start()
+    tus = connect()
+    assert tus.offset(path) == 300
+    assert tus.patch(path, 300, body[300:]).headers["filestored-hash"] == digest(body)
+
+
+def test_an_upload_is_no_more_complete_when_its_file_is_deleted(tus: Tus) -> None:
+    body = some(100)
+    path = tus.begin(100, body)
+    assert tus.head(path).headers["filestored-hash"] == digest(body)
+    assert tus.client.delete("/" + digest(body)).status_code == 200
+    assert tus.head(path).status_code == 404
+    tus.client.post("/", content=body)
+    assert tus.head(path).headers["filestored-hash"] == digest(body)
+
+
+def test_a_token_that_is_revoked_meanwhile_adds_nothing(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    store = tmp_path / "revoked"
+    token = make_token(store, "ann", "read,write")
+    daemon = start_daemon("--anonymous", "none", "--workers", "1", store=store)
+    with httpx.Client(base_url=daemon.url, headers=bearer(token)) as client:
+        path = Tus(client).begin(100 * MIB)
+        with RawConnection(daemon.address, 30) as connection:
+            connection.send(patch_head(path, 0, 100 * MIB, f"Authorization: Bearer {token}") + bytes(MIB))
+            revoke_token(store, "ann")
+            time.sleep(1.5)
+            connection.send(bytes(60 * MIB))
+            assert connection.answer()[0] == 401
+    assert execute(store, "SELECT flushed FROM uploads") == [(0,)]
+    assert wait_until(lambda: room_taken(daemon) == 0)
+
+
+def test_an_upload_whose_bytes_are_too_few_is_404_for_head_too(own: tuple[Daemon, Callable[[], Tus]]) -> None:
+    daemon, connect = own
+    tus = connect()
+    path = tus.begin(1000, b"x" * 400)
+    (daemon.store / ".filestored" / "uploads" / id_of(path)).write_bytes(b"x" * 399)
+    assert tus.head(path).status_code == 404
+    assert not execute(daemon.store, "SELECT id FROM uploads")
+
+
+def test_counting_what_is_under_way_does_not_walk_through_what_is_complete(tus: Tus, daemon: Daemon) -> None:
+    tus.begin(1, b"x")
+    for whose in ("owner = 'a' AND ", ""):
+        query = f"SELECT count(*), sum(flushed) FROM uploads WHERE {whose}digest IS NULL AND joined_as IS NULL"
+        plan = execute(daemon.store, f"EXPLAIN QUERY PLAN {query}")
+        assert "INDEX ix_uploads_owner" in str(plan)

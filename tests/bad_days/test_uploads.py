@@ -223,6 +223,17 @@ def test_a_disk_that_fills_meanwhile_keeps_what_it_took(start_daemon: StartDaemo
     assert under_way(daemon) == []
 
 
+def test_the_last_bytes_need_no_room_for_the_first(start_daemon: StartDaemon, make_disk: MakeDisk) -> None:
+    daemon = start_daemon("--min-free-space", "4MiB", "--workers", "1", store=make_disk("size=64m"))
+    with httpx.Client(base_url=daemon.url, timeout=60) as client:
+        tus = Tus(client)
+        body = some(40 << 20)
+        path = tus.begin(None)
+        assert tus.patch(path, 0, body[:-3]).status_code == 204
+        answer = tus.patch(path, len(body) - 3, body[-3:], Upload_Length=len(body))
+        assert answer.headers["filestored-hash"] == digest(body)
+
+
 def test_whoever_fights_over_an_upload_it_becomes_its_file_or_nothing(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--workers", "2")
     end = time.monotonic() + FIGHT_SECONDS

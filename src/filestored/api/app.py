@@ -19,7 +19,7 @@ from filestored.api.exposition import Measurements, MetricsRoutes
 from filestored.api.files import FileRoutes
 from filestored.api.gate import Gate
 from filestored.api.health import HealthRoutes
-from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, Limits
+from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, DRAINED_SECONDS_AT_STOP, Limits
 from filestored.api.page import PageRoutes
 from filestored.api.problems import problem
 from filestored.api.proxies import Proxies
@@ -254,7 +254,8 @@ class Application:
             if exchange.is_http1:
                 headers.append((b"connection", b"close"))
             await exchange.answer(status, headers, body)
-            await _drain(exchange)
+            is_stopping = self._filestore.shared.is_stopping
+            await _drain(exchange, DRAINED_SECONDS_AT_STOP if is_stopping else DRAINED_SECONDS)
         else:
             await exchange.answer(status, headers, body)
 
@@ -289,13 +290,13 @@ def _require_bounded_headers(exchange: Exchange) -> None:
         raise HeadersTooLarge(f"At most {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes in all are taken.")
 
 
-async def _drain(exchange: Exchange) -> None:
+async def _drain(exchange: Exchange, seconds: float) -> None:
     """Take in the rest of a refused body, up to a bound: a connection closed on unread bytes loses the answer."""
     if exchange.headers.get(b"expect", b"").lower() == b"100-continue" and not exchange.is_body_begun:
         return
     left = DRAINED_BYTES
     try:
-        async with asyncio.timeout(DRAINED_SECONDS):
+        async with asyncio.timeout(seconds):
             while left > 0:
                 message = await exchange.receive()
                 if message["type"] != "http.request" or not message.get("more_body", False):

@@ -7,7 +7,9 @@ MULTIPART_OVERHEAD = 1 << 20
 
 DRAINED_BYTES = 64 << 20
 DRAINED_SECONDS = 10
-"""How much of a refused body is still taken in, and for how long, so that the client reads the refusal."""
+DRAINED_SECONDS_AT_STOP = 1
+"""How much of a refused body is still taken in, and for how long, so that the client reads the refusal; less
+while the daemon stops."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ const LANES = { hash: 2, small: 3, large: 2 };
 /** How many files are looked at before it is their turn to be sent. */
 const AHEAD = 500;
 
+/** From how many waiting files it is worth finding out first what is faster, hashing or sending. */
+const MANY = 100;
+
 /** How much longer it must take to send small files than to hash them, or they are sent without looking. */
 const WORTH = 4;
 
@@ -72,6 +75,8 @@ export class Queue {
   #checking = 0;
   /** Milliseconds that a small file has taken lately. */
   #costs = { hash: 0, send: 0 };
+  #probes = 0;
+  #isDue = false;
 
   /** `parts`: `api`, `knowledge`, `memory`, `onStored`, and `tell`, called whenever something has changed. */
   constructor(parts) {
@@ -166,52 +171,71 @@ export class Queue {
     const { waiting, small, large } = this.#lines;
     let next;
     const isFree = (lane) => this.#busy[lane] < LANES[lane];
-    while (isFree("hash") && this.#checking + small.length < AHEAD && (next = take(waiting, "waiting"))) {
-      this.#run("hash", this.#hash(next));
+    const ahead = this.#costs.send ? AHEAD : 2 * MOST_FILES;
+    while (isFree("hash") && this.#checking + small.length < ahead && (next = take(waiting, "waiting"))) {
+      this.#check(next);
     }
     while (isFree("small") && (next = takeTogether(small)).length) this.#run("small", this.#sendSmall(next));
     while (isFree("large") && (next = take(large, "ready"))) this.#run("large", this.#sendLarge(next));
     this.#parts.tell();
   }
 
-  #run(lane, task) {
-    this.#busy[lane]++;
-    task.finally(() => {
-      this.#busy[lane]--;
+  // those that have got further together are to be sent together
+  #pumpSoon() {
+    if (this.#isDue) return;
+    this.#isDue = true;
+    queueMicrotask(() => {
+      this.#isDue = false;
       this.#pump();
     });
   }
 
-  // while the server is asked about one file the next is hashed
-  async #hash(upload) {
+  async #run(lane, task) {
+    this.#busy[lane]++;
+    await task;
+    this.#busy[lane]--;
+    this.#pump();
+  }
+
+  #check(upload) {
     this.#checking++;
     upload.state = "checking";
-    const { knowledge } = this.#parts;
-    try {
-      await knowledge.prepare();
-      const { hash, send } = this.#costs;
-      const isSmall = upload.size <= TOGETHER;
-      if (!isSmall || !send || send > WORTH * hash) {
-        const begun = performance.now();
-        upload.hash ??= await knowledge.hash(upload.file);
-        if (isSmall) this.#weigh("hash", 1, begun, this.#busy.hash);
-      }
-      this.#lookUp(upload);
-    } catch (error) {
-      this.#checking--;
-      if (upload.state === "checking") this.#fail(upload, error);
-    }
+    // while the server is asked about one file the next is hashed
+    if (this.#isWorthHashing(upload)) this.#run("hash", this.#hash(upload).then(() => void this.#lookUp(upload)));
+    else this.#lookUp(upload);
+  }
+
+  // of many small files some are sent at once, to see how long that takes
+  #isWorthHashing({ size, hash }) {
+    if (hash) return false;
+    if (size > TOGETHER) return true;
+    const costs = this.#costs;
+    if (costs.send) return costs.send > WORTH * costs.hash;
+    return this.#lines.waiting.length < MANY || this.#probes++ >= MOST_FILES;
+  }
+
+  async #hash(upload) {
+    const begun = performance.now();
+    upload.hash = await this.#parts.knowledge.hash(upload.file).catch(() => null);
+    if (upload.size <= TOGETHER) this.#weigh("hash", 1, begun, this.#busy.hash);
   }
 
   async #lookUp(upload) {
-    const found = upload.hash && await this.#parts.knowledge.find(upload.hash, upload.name);
+    const { knowledge } = this.#parts;
+    try {
+      await knowledge.prepare();
+    } catch {
+      // the same for all: no need to ask for each
+      this.signOut();
+    }
+    const found = upload.hash && await knowledge.find(upload.hash, upload.name);
     this.#checking--;
     if (upload.state === "checking") {
       upload.state = "ready";
       if (found) this.#finish(upload, found, "known");
       else this.#lines[upload.isResumable ? "large" : "small"].push(upload);
     }
-    this.#pump();
+    this.#pumpSoon();
   }
 
   async #sendSmall(uploads) {

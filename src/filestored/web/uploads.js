@@ -2,9 +2,9 @@
 
 import { toast } from "./toasts.js";
 import { Memory } from "./upload-memory.js";
-import { say } from "./words.js";
+import { currentLanguage, say } from "./words.js";
 
-const PARTS = ["hash", "left", "queue", "send", "tus", "view", "words"];
+const PARTS = ["digest", "hash", "left", "queue", "send", "tus", "view", "words"];
 
 /**
  * Show uploads in `element`. `onStored` is called with the object of each file that is stored, or was already. Returns
@@ -36,7 +36,7 @@ export function mountUploads(element, { api, onStored }) {
 
 async function open(element, parts) {
   // all at once, not each when the one before it asks for it
-  PARTS.forEach((name) => import(`./upload-${name}.js`).catch(() => null));
+  for (const name of [...PARTS, `words-${currentLanguage()}`]) import(`./upload-${name}.js`).catch(() => null);
   const { openPanel } = await import("./upload-panel.js");
   return openPanel(element, parts);
 }
