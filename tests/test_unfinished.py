@@ -240,6 +240,12 @@ def test_what_lies_behind_the_offset_is_cut_off_where_nobody_writes(place: Place
     assert place.bytes() == b"1234"
 
 
+def test_the_offset_is_asked_for_when_nobody_can_change_it(place: Place, folder: UnfinishedFolder) -> None:
+    lay(folder, b"12345")
+    folder.cut_rest(ID, lambda upload_id: 3 if place.open().take(upload_id) is None else 0)
+    assert place.bytes() == b"123"
+
+
 # what is whole
 
 
