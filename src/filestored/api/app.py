@@ -251,8 +251,6 @@ class Application:
             return
         status, headers, body = problem(error)
         if exchange.is_body_pending:
-            if exchange.is_http1:
-                headers.append((b"connection", b"close"))
             await exchange.answer(status, headers, body)
             is_stopping = self._filestore.shared.is_stopping
             await _drain(exchange, DRAINED_SECONDS_AT_STOP if is_stopping else DRAINED_SECONDS)

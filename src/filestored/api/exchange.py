@@ -117,6 +117,9 @@ class Exchange:
         self.status = status
         if self.added_headers:
             headers = [*headers, *self.added_headers]
+        if self._has_body and self.is_http1:
+            # the server closes a connection on which part of a request is left; the client is to know
+            headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool) -> None:

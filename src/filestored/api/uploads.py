@@ -54,7 +54,7 @@ _CHECKSUM = Parameter(
 )  # fmt: skip
 _LENGTH = Parameter("Upload-Length", "bytes of the whole upload", _SIZE)
 _OFFSET = Parameter("Upload-Offset", "from where the body goes on", _SIZE, True)
-_ACTS = {"type": "string", "enum": ["PATCH", "DELETE"]}
+_ACTS = {"type": "string", "enum": ["PATCH", "DELETE", "HEAD"]}
 _OVERRIDDEN = (
     _VERSIONED,
     Parameter("X-HTTP-Method-Override", "the method that is meant", _ACTS, True),
@@ -79,8 +79,8 @@ _CREATION = (
 _SHARED_ERRORS = (BadRequest, NotFound, UnknownVersion)
 _BODY_ERRORS = (RequestTimeout, TooLarge, UnsupportedMediaType, DigestMismatch, ChecksumMismatch, Busy, OutOfSpace)
 _APPEND_ERRORS = (*_SHARED_ERRORS, *_BODY_ERRORS, Conflict, Locked)
-# who asks for an upload that is whole has it finished, where a crash came between
-_TELL_ERRORS = (*_SHARED_ERRORS, DigestMismatch, Locked, Busy, OutOfSpace)
+# whose bytes are lost is ended by whoever finds that out
+_TELL_ERRORS = (*_SHARED_ERRORS, Busy, OutOfSpace)
 _PROGRESS = ("Upload-Offset", "Upload-Expires", "Filestored-Hash")
 _BEGUN_WITH = ("Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Concat")
 _ABILITIES = ("Tus-Version", "Tus-Extension", "Tus-Checksum-Algorithm", "Tus-Max-Size")
@@ -100,6 +100,7 @@ class UploadRoutes:
         """Return the lines for the table of routes."""
         write, always = Permission.WRITE, (_RESUMABLE,)
         able = Answer("What is possible.", None, _ABILITIES)
+        told = {200: Answer("Where it is.", None, (*_PROGRESS, *_BEGUN_WITH))}
         appended = {204: Answer("The bytes are there.", None, _PROGRESS)}
         return [
             Route(
@@ -109,15 +110,13 @@ class UploadRoutes:
             Route(
                 "POST", COLLECTION, write, self._begin, "Begin a resumable upload, or join parts",
                 {201: Answer("It is begun; with what came, it may be complete.", None, ("Location", *_PROGRESS))},
-                (), CHUNK, is_body_required=False, errors=(*_SHARED_ERRORS, *_BODY_ERRORS), always=always,
-                headers=_CREATION,
+                (), CHUNK, is_body_required=False, errors=_APPEND_ERRORS, always=always, headers=_CREATION,
             ),
             Route(
                 "OPTIONS", ONE, OPEN, self._discover, "Ask what resumable uploads can do", {204: able}, always=always
             ),
             Route(
-                "HEAD", ONE, write, self._tell, "Ask how far an upload has come",
-                {200: Answer("Where it is.", None, (*_PROGRESS, *_BEGUN_WITH))},
+                "HEAD", ONE, write, self._tell, "Ask how far an upload has come", told,
                 errors=_TELL_ERRORS, always=always, headers=(_VERSIONED,),
             ),
             Route(
@@ -125,14 +124,14 @@ class UploadRoutes:
                 always=always, headers=(_VERSIONED, _OFFSET, _LENGTH, _CHECKSUM),
             ),
             Route(
-                "POST", ONE, write, self._act, "Go on with an upload, or end it, where PATCH and DELETE do not pass",
-                appended, (), CHUNK, is_body_required=False, errors=(*_APPEND_ERRORS, MethodNotAllowed),
+                "POST", ONE, write, self._act, "Do what another method does, where that does not pass",
+                told | appended, (), CHUNK, is_body_required=False, errors=(*_APPEND_ERRORS, MethodNotAllowed),
                 always=always, headers=_OVERRIDDEN,
             ),
             Route(
                 "DELETE", ONE, write, self._end, "Give an upload up",
                 {204: Answer("It is gone; a file that came of it stays.")},
-                errors=(*_SHARED_ERRORS, Locked, Busy, OutOfSpace), always=always, headers=(_VERSIONED,),
+                errors=(*_TELL_ERRORS, Conflict, Locked), always=always, headers=(_VERSIONED,),
             ),
         ]  # fmt: skip
 

@@ -52,13 +52,13 @@ export class Knowledge {
     this.#answer = null;
   }
 
-  /** Return a file's hash in hex, null where it is not cheap or not possible. Throws like prepare. */
-  async hash(file) {
+  /** Return the hash of an upload's file in hex, null where it is not cheap or not possible. Throws like prepare. */
+  async hash({ file, size }) {
     const name = SUBTLE_NAMES[(await this.prepare()).algorithm];
     // there is none on pages that came over plain http from another machine
-    if (!name || !globalThis.crypto?.subtle || file.size > MAX_HASHED) return null;
+    if (!name || !globalThis.crypto?.subtle || size > MAX_HASHED) return null;
     // what cannot be read fails when it is sent, and is told of there
-    return (file.size < WORTH_A_WORKER ? digest(file, name) : this.#delegate(file, name)).catch(() => null);
+    return (size < WORTH_A_WORKER ? digest(file, name) : this.#delegate(file, name)).catch(() => null);
   }
 
   /**

@@ -3,14 +3,14 @@
 const NAME = "filestored-uploads";
 
 /** Return what an upload is known by: the user, and the file's path, size and time of change. */
-export function fingerprint(user, path, { size, lastModified }) {
+export function fingerprint(user, { path, size, lastModified }) {
   return [user, path, size, lastModified].join("\n");
 }
 
 /**
  * The traces of unfinished uploads: `key` (fingerprint), `user`, `name`, `path`, `size`, `lastModified`, `address` on
- * the server, `offset` (bytes that it had), `created` (milliseconds), and where the browser gave one the `handle`. Where
- * the browser keeps nothing, nothing is remembered, and nothing fails.
+ * the server, `offset` (bytes that it had), `created` (milliseconds), and the `handle` where the browser gave one.
+ * Where the browser keeps nothing, nothing is remembered, and nothing fails.
  */
 export class Memory {
   #database = null;

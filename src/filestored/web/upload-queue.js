@@ -42,10 +42,12 @@ class Upload {
   #controller = null;
 
   constructor({ file, path, handle }) {
-    const size = file?.size ?? 0;
-    Object.assign(this, { file, path, handle, name: path.split("/").pop(), size, isResumable: size > WHOLE });
+    // each of these may cost the browser a look at the disk
+    const [size, lastModified] = file ? [file.size, file.lastModified] : [0, 0];
+    const name = path.split("/").pop();
+    Object.assign(this, { file, path, handle, name, size, lastModified, isResumable: size > WHOLE });
     // the same file again is the same upload
-    this.key = file ? fingerprint("", path, file) : path;
+    this.key = fingerprint("", this);
   }
 
   /** Begin to be sent, together with whatever has the same controller. */
@@ -216,7 +218,7 @@ export class Queue {
 
   async #hash(upload) {
     const begun = performance.now();
-    upload.hash = await this.#parts.knowledge.hash(upload.file).catch(() => null);
+    upload.hash = await this.#parts.knowledge.hash(upload).catch(() => null);
     if (upload.size <= TOGETHER) this.#weigh("hash", 1, begun, this.#busy.hash);
   }
 
@@ -321,7 +323,7 @@ export class Queue {
 
   async #sendPieces(upload, key, signal) {
     const { api, memory, tell } = this.#parts;
-    const { name, path, size, handle, file: { lastModified, type } } = upload;
+    const { name, path, size, lastModified, handle, file: { type } } = upload;
     const created = Date.now();
     const trace = { key, user: api.session.key, name, path, size, lastModified, created, ...(handle && { handle }) };
     const hash = await sendResumable(api, upload, {
@@ -356,8 +358,8 @@ export class Queue {
     this.#parts.onStored(object);
   }
 
-  #traceKey({ path, file }) {
-    return fingerprint(this.#parts.api.session.key, path, file);
+  #traceKey(upload) {
+    return fingerprint(this.#parts.api.session.key, upload);
   }
 }
 

@@ -57,11 +57,11 @@ export async function discard(api, address) {
   await persist(erase, { files: [], signal, tell: () => {} }).catch(() => null);
 }
 
-async function create(api, { file, name, hash }, signal) {
+async function create(api, { file, size, name, hash }, signal) {
   const metadata = Object.entries({ filename: name, filetype: file.type, hash })
     .filter(([, value]) => value)
     .map(([key, value]) => `${key} ${base64(value)}`);
-  const headers = { ...VERSION, "Upload-Length": `${file.size}`, "Upload-Metadata": metadata.join() };
+  const headers = { ...VERSION, "Upload-Length": `${size}`, "Upload-Metadata": metadata.join() };
   const answer = await api.request("POST", "/v1/uploads", { headers, signal });
   return new URL(answer.headers.get("Location"), location.href).pathname;
 }

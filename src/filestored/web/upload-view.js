@@ -30,7 +30,7 @@ export class View {
   #list = make("ul");
   #more = make("p", { class: "upload-note" });
   #hint = make("p", { class: "upload-note" });
-  #leftTitle = make("h3");
+  #leftTitle = make("h2", { class: "upload-title" });
   #leftList = make("ul");
   #live = make("p", { class: "visually-hidden", role: "status" });
   #buttons;
