@@ -140,7 +140,7 @@ class Owners(RuleBasedStateMachine):
 
     def _look(self, store: Filestore, name: str, owner: Principal, digest: Digest) -> None:
         try:
-            assert self.run(store.find_file(owner, digest)).owner == name
+            assert self.run(store.find_file(owner, digest))[0].owner == name
             assert name in self.kept[digest]
         except NotFound:
             assert name not in self.kept[digest]

@@ -70,6 +70,8 @@ class Stored:
     digest: Digest
     record: FileRecord | None
     blob: BlobStat
+    owners: int
+    """How many keep it, of those that the reader may know of."""
 
     def described(self) -> FileRecord:
         """Return its record, made up where the catalogue has none."""
@@ -216,19 +218,21 @@ class Filestore:
         blob = self._blobs.stat(digest) if record or not rows else None
         if blob is None or (record is not None and record.size != blob.size):
             return None
-        return Stored(digest, record, blob)
+        now = now_milliseconds()
+        owners = sum(file.owner != NOBODY and file.is_live(now) for file in rows)
+        return Stored(digest, record, blob, owners)
 
     # what there is to say about files
 
-    async def find_file(self, principal: Principal, digest: Digest) -> FileRecord:
-        """Return the caller's own file; to whoever sees all, anybody's. Raises NotFound."""
+    async def find_file(self, principal: Principal, digest: Digest) -> tuple[FileRecord, int]:
+        """Return the caller's own file; to whoever sees all, anybody's; and how many owners it has. Raises NotFound."""
         principal.require(Permission.READ)
         stored = await self.find_stored(principal, digest)
         if stored is not None and principal.sees_all:
-            return stored.described()
+            return stored.described(), stored.owners
         if stored is None or stored.record is None or stored.record.owner != principal.owner:
             raise not_found(digest)
-        return stored.record
+        return stored.record, stored.owners
 
     async def find_name(self, principal: Principal, digest: Digest) -> str | None:
         """Return the name of a file that the caller may make a link to, None where it has none. Raises NotFound."""

@@ -421,3 +421,26 @@ def test_a_link_to_what_is_deleted_or_was_damaged_is_404(ask: Ask) -> None:
     assert httpx.get(url).status_code == 200
     assert ask("admin", "DELETE", f"/{digest}").status_code == 200
     assert httpx.get(url).status_code == 404
+
+
+@pytest.mark.parametrize(("mode", "ways"), [("cors", 1), ("same-origin", 1), ("navigate", 2), (None, 2)])
+def test_a_script_that_is_refused_hears_of_it_and_a_person_is_asked_by_the_browser(
+    guarded: tuple[Daemon, dict[str, str]], mode: str | None, ways: int
+) -> None:
+    headers = {} if mode is None else {"sec-fetch-mode": mode}
+    with httpx.Client(base_url=guarded[0].url) as client:
+        answer = client.get("/v1/files", headers=headers)
+        assert answer.status_code == 401
+        challenges = answer.headers.get_list("www-authenticate", split_commas=False)
+        assert challenges[0].startswith("Bearer")
+        assert len(challenges) == ways
+
+
+def test_only_who_sees_all_is_told_how_many_keep_a_file(ask: Ask) -> None:
+    body = os.urandom(20)
+    digest = store_one(ask, body=body)
+    assert "owners" not in ask("read,write,delete", "GET", f"/v1/files/{digest}").json()
+    assert ask("admin", "GET", f"/v1/files/{digest}").json()["owners"] == 1
+    store_one(ask, "read,write", body)
+    assert ask("admin", "GET", f"/v1/files/{digest}").json()["owners"] == 2
+    assert "owners" not in ask("read,write", "GET", f"/v1/files/{digest}").json()

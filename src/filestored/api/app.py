@@ -250,6 +250,9 @@ class Application:
             # the head is out: an answer left before its announced end makes the server close the connection
             return
         status, headers, body = problem(error)
+        if status == 401 and exchange.headers.get(b"sec-fetch-mode", b"navigate") != b"navigate":
+            # a browser would answer this one itself, by a dialogue, and the script that asks would never hear of it
+            headers = [header for header in headers if not header[1].startswith(b"Basic ")]
         if exchange.is_body_pending:
             await exchange.answer(status, headers, body)
             is_stopping = self._filestore.shared.is_stopping

@@ -115,6 +115,12 @@ class FileObject(BaseModel):
     url: str
 
 
+class FileDescription(FileObject):
+    """A stored file, and for whoever sees all files how many keep it."""
+
+    owners: int | None = Field(None, description="how many owners keep the same bytes; only for whoever sees all")
+
+
 class Uploaded(RootModel[FileObject | list[FileObject]]):
     """The file; of a form with several files a list, in their order."""
 

@@ -22,6 +22,7 @@ from filestored.api.intake import Intake
 from filestored.api.models import (
     MAX_HASHES,
     Caller,
+    FileDescription,
     FileObject,
     FilePage,
     FilePatch,
@@ -113,7 +114,7 @@ class V1Routes:
             ),
             Route(
                 "GET", "/v1/files/{hash}", read, self._show, "Describe a file",
-                {200: Answer("Its description.", FileObject)}, errors=(NotFound,),
+                {200: Answer("Its description.", FileDescription)}, errors=(NotFound,),
             ),
             Route(
                 "PATCH", "/v1/files/{hash}", write, self._change, "Change a file's name, type or life",
@@ -202,8 +203,9 @@ class V1Routes:
             self._hashes_under_way -= 1
 
     async def _show(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        file = await self._filestore.find_file(principal, digest_of(target))
-        await _answer(exchange, 200, file_object(file, self._filestore.algorithm, exchange))
+        file, owners = await self._filestore.find_file(principal, digest_of(target))
+        described = file_object(file, self._filestore.algorithm, exchange)
+        await _answer(exchange, 200, described | {"owners": owners} if principal.sees_all else described)
 
     async def _change(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         digest = digest_of(target)
