@@ -79,7 +79,7 @@ def test_a_failing_catalogue_is_told_of_once_and_survived(start_daemon: StartDae
     daemon = start_daemon("--workers", "1")
     (worker,) = worker_pids(daemon.pid)
     digest = post(daemon, b"short", expires_in="1")
-    said = "expired files cannot be ended, which is tried again: "
+    said = "what has expired cannot be ended, which is tried again: "
     with traced(worker, "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EIO", "-o", os.devnull):
         assert wait_until(lambda: daemon.read_log().count("the store failed") >= 2)
     assert wait_until(lambda: digest not in blobs(daemon.store))

@@ -190,7 +190,11 @@ class ResumableUploads:
     async def end(self, principal: Principal, upload_id: str) -> None:
         """Give an upload up; a file that came of it stays. Raises NotFound, Locked where somebody writes to it."""
         upload = await self.find(principal, upload_id)
-        file = None if upload.is_over else await self._take(upload)
+        file = None
+        if not upload.is_over:
+            # where it is completed this moment there is nothing to take any more
+            with contextlib.suppress(Conflict):
+                file = await self._take(upload)
         try:
             await self._area.forget(upload_id)
         finally:
