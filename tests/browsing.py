@@ -145,7 +145,7 @@ def new_page(chromium: Browser, watch: Watch, request: pytest.FixtureRequest) ->
         )  # fmt: skip
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
-        context.tracing.start(snapshots=True, screenshots=False)
+        context.tracing.start(snapshots=False, screenshots=False)
         watch.follow(context)
         page = context.new_page()
         if url is not None:

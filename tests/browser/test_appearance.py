@@ -19,7 +19,9 @@ from tests.browser.library import (
     wait_for_files,
 )
 from tests.browsing import DESKTOP, PHONE, NewPage, Watch
+from tests.conftest import StartDaemon
 from tests.processes import wait_until
+from tests.proxy import proxy_before
 
 MOST_BYTES = 100 * 1024
 SMALLEST_TARGET = 24
@@ -114,6 +116,50 @@ class TestLanguages:
             assert list(english) == list(russian)
             for key, words in english.items():
                 assert set(re.findall(r"\{\w+\}", words)) == set(re.findall(r"\{\w+\}", russian[key])), key
+
+    @pytest.mark.parametrize(
+        ("key", "said"),
+        [
+            ("expiry.set", {1: "у 1 файла", 3: "у 3 файлов", 5: "у 5 файлов", 21: "у 21 файла"}),
+            ("downloading", {2: "скачиваются 2 файла", 5: "скачивается 5 файлов", 21: "скачивается 21 файл"}),
+        ],
+    )
+    def test_numbers_are_declined(self, key: str, said: dict[int, str], new_page: NewPage, library: Library) -> None:
+        page = new_page(library.url, language="ru")
+        for number, words in said.items():
+            text = page.evaluate(
+                "async ([key, n]) => { await import('/web/dialog-words.js');"
+                " return (await import('/web/words.js')).say(key, { n }); }",
+                [key, number],
+            )
+            assert text.endswith(words)
+
+    def test_what_the_server_says_is_translated(
+        self, new_page: NewPage, start_daemon: StartDaemon, watch: Watch
+    ) -> None:
+        watch.allow("status of 403")
+        page = new_page(language="ru")
+        # whoever comes from elsewhere is not let in without a token
+        page.set_extra_http_headers({"X-Forwarded-For": "203.0.113.9"})
+        page.goto(start_daemon("--trusted-proxy", "127.0.0.1").url)
+        expect(page.get_by_text("Без токена сервер пускает только программы")).to_be_visible()
+
+    def test_the_notice_is_translated_when_the_language_is_switched(
+        self, page: Page, library: Library, watch: Watch
+    ) -> None:
+        watch.allow("ERR_")
+        with proxy_before(library.daemon.address) as proxy:
+            page.goto(proxy.url)
+            wait_for_files(page, len(library.files))
+            # its words are there already when the server goes
+            page.evaluate("import('/web/page-words-ru.js')")
+            proxy.vanish()
+            page.get_by_role("searchbox", name="Search by name").fill("notes")
+            notice = page.locator("#notice")
+            expect(notice).to_contain_text("The server cannot be reached.")
+            page.get_by_role("combobox", name="Language").select_option("Русский")
+            expect(notice).to_contain_text("Сервер недоступен.")
+            expect(notice.get_by_role("button")).to_have_text("Повторить")
 
 
 class TestThemes:

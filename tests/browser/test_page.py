@@ -1,12 +1,14 @@
 """The list on the page, its previews, and all that can be done with a file; in a real browser, with a real daemon."""
 
+import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from PIL import Image
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.browser.library import (
     HOSTILE_NAME,
@@ -29,7 +31,7 @@ from tests.browser.library import (
     wait_for_files,
 )
 from tests.browsing import NewPage, Watch
-from tests.collection import text
+from tests.collection import Made, picture, text
 from tests.conftest import StartDaemon
 from tests.processes import wait_until
 from tests.proxy import proxy_before
@@ -200,6 +202,113 @@ class TestTheList:
         wait_for_files(page, 1)
 
 
+class TestTheListGoesOn:
+    def test_after_all_that_was_shown_is_deleted(self, page: Page, start_daemon: StartDaemon) -> None:
+        daemon = start_daemon("--durability", "relaxed")
+        hashes = store_many(daemon, 130)
+        page.goto(daemon.url)
+        wait_for_files(page, 100)
+        page.get_by_role("checkbox", name="Select all files shown").check()
+        page.get_by_role("region", name="Selected files").get_by_role("button", name="Delete").click()
+        question = page.get_by_role("dialog", name="Delete 100 files?")
+        expect(question).to_contain_text("files of all owners")
+        question.get_by_role("button", name="Delete").click()
+        wait_for_files(page, 30)
+        assert shown_hashes(page) == hashes[29::-1]
+
+    def test_says_that_it_could_not_and_tries_again(self, page: Page, start_daemon: StartDaemon, watch: Watch) -> None:
+        watch.allow("ERR_")
+        daemon = start_daemon("--durability", "relaxed")
+        store_many(daemon, 130)
+        with proxy_before(daemon.address) as proxy:
+            page.goto(proxy.url)
+            wait_for_files(page, 100)
+            proxy.vanish()
+            more = page.locator("#show-more")
+            more.scroll_into_view_if_needed()
+            expect(page.get_by_role("region", name="Messages")).to_contain_text("The server cannot be reached")
+            expect(more).to_have_text("Try again")
+            proxy.come_back()
+            more.click()
+            wait_for_files(page, 130)
+            expect(more).to_be_hidden()
+
+    def test_without_what_has_expired(self, page: Page, notes: Library) -> None:
+        text("brief.txt", "Not for long").store(notes.url, expires_in="90s")
+        page.clock.install()
+        page.goto(notes.url)
+        wait_for_files(page, 4)
+        page.clock.fast_forward("03:00")
+        wait_for_files(page, 3)
+        expect(row(page, "brief.txt")).to_have_count(0)
+
+    def test_with_words_for_a_name_that_cannot_be_seen(self, page: Page, notes: Library) -> None:
+        digest = text("\u200b\u2060 ", "Named by nothing").store(notes.url)
+        page.goto(notes.url)
+        expect(row(page, f"unnamed, {digest[:8]}")).to_be_visible()
+
+    def test_where_a_picture_of_a_few_bytes_has_too_many_pixels(self, page: Page, start_daemon: StartDaemon) -> None:
+        buffer = io.BytesIO()
+        Image.new("1", (16_000, 16_000)).save(buffer, "PNG")
+        assert len(buffer.getvalue()) < 100_000
+        page.goto(fill(start_daemon(), [picture("sun.png", 20), Made("bomb.png", "image/png", buffer.getvalue())]).url)
+        expect(row(page, "sun.png").locator("canvas")).to_be_visible()
+        page.wait_for_timeout(500)
+        expect(row(page, "bomb.png").locator("canvas")).to_have_count(0)
+
+
+class TestDialogs:
+    def test_leave_a_message_where_it_can_be_reached(self, page: Page, notes: Library) -> None:
+        page.goto(notes.url)
+        open_file(page, "bread.txt").get_by_role("button", name="Rename…").click()
+        form = page.get_by_role("dialog", name="Rename")
+        form.get_by_role("textbox", name="Name").fill("loaf.txt")
+        form.get_by_role("button", name="Rename").click()
+        preview = page.get_by_role("dialog", name="loaf.txt")
+        said = preview.get_by_role("status").filter(has_text="Renamed to loaf.txt")
+        expect(said).to_be_visible()
+        said.get_by_role("button", name="Dismiss").click()
+        expect(said).to_be_hidden()
+        expect(preview).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(preview).to_be_hidden()
+        expect(page.get_by_role("main").get_by_role("region", name="Messages")).to_be_attached()
+
+    def test_close_by_a_press_beside_them_and_not_on_their_scrollbar(self, page: Page, notes: Library) -> None:
+        page.goto(notes.url)
+        dialog = open_file(page, "bread.txt")
+        box = dialog.bounding_box()
+        assert box is not None
+        # a scrollbar is the dialog itself, at its right edge
+        at = {"clientX": box["x"] + box["width"] - 4, "clientY": box["y"] + box["height"] / 2}
+        dialog.dispatch_event("pointerdown", at)
+        page.wait_for_timeout(200)
+        expect(dialog).to_be_visible()
+        page.mouse.click(4, 4)
+        expect(dialog).to_be_hidden()
+
+
+PASTE = """
+([selector, kinds]) => {
+  const clipboardData = new DataTransfer();
+  if (kinds.includes("text")) clipboardData.setData("text/plain", "words");
+  clipboardData.items.add(new File(["picture"], "pasted.bin", { type: "application/octet-stream" }));
+  const event = new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true });
+  return document.querySelector(selector).dispatchEvent(event);
+}
+"""
+
+
+def test_a_text_with_its_picture_is_pasted_into_a_field_and_not_uploaded(page: Page, notes: Library) -> None:
+    page.goto(notes.url)
+    wait_for_files(page, 3)
+    assert page.evaluate(PASTE, ["#search", ["text", "file"]]), "the field was kept from it"
+    page.wait_for_timeout(500)
+    wait_for_files(page, 3)
+    assert not page.evaluate(PASTE, ["main", ["text", "file"]])
+    wait_for_files(page, 4)
+
+
 class TestAPreview:
     @pytest.mark.parametrize(("name", "element"), KINDS.items())
     def test_shows_each_kind(self, name: str, element: str, page: Page, library: Library) -> None:
@@ -293,6 +402,34 @@ class TestLinks:
         dialog.get_by_role("button", name="Copy link").click()
         assert wait_until(lambda: clipboard(page) == link)
 
+    def test_an_expiring_link_is_said_to_end_with_the_file(self, page: Page, start_daemon: StartDaemon) -> None:
+        daemon = start_daemon()
+        text("brief.txt", "Not for long").store(daemon.url, expires_in="1h")
+        page.goto(daemon.url)
+        choose(page, "brief.txt", "Make an expiring link…")
+        dialog = page.get_by_role("dialog", name="Make an expiring link")
+        dialog.get_by_role("combobox", name="Works for").select_option("30 days")
+        dialog.get_by_role("button", name="Make the link").click()
+        [day, later] = page.evaluate(
+            "async () => { const { formatTime } = await import('/web/words.js');"
+            " return [1, 720].map((hours) => formatTime(new Date(Date.now() + hours * 3600e3)).split(',')[0]); }"
+        )
+        expect(dialog.get_by_text("Works until")).to_contain_text(day)
+        expect(dialog.get_by_text("Works until")).not_to_contain_text(later)
+
+    def test_an_expiring_link_leads_where_the_page_is(self, page: Page, start_daemon: StartDaemon) -> None:
+        daemon = start_daemon("--trusted-proxy", "127.0.0.1", "--anonymous", "full")
+        library = fill(daemon, [text("far.txt", "By another name")])
+        page.set_extra_http_headers({"X-Forwarded-Proto": "https"})
+        page.goto(library.url)
+        choose(page, "far.txt", "Make an expiring link…")
+        dialog = page.get_by_role("dialog", name="Make an expiring link")
+        dialog.get_by_role("button", name="Make the link").click()
+        link = dialog.get_by_role("textbox", name="Link").input_value()
+        assert link.startswith(library.url)
+        assert httpx.get(link).text == "By another name"
+        expect(dialog.get_by_role("img", name="QR code of the link")).to_have_count(0)
+
 
 class TestChanges:
     def test_a_file_is_renamed(self, page: Page, notes: Library) -> None:
@@ -304,6 +441,16 @@ class TestChanges:
         dialog.get_by_role("button", name="Rename").click()
         expect(row(page, "Хлеб & масло.txt")).to_be_visible()
         assert file_of(notes, "bread.txt")["name"] == "Хлеб & масло.txt"
+
+    def test_a_file_is_not_renamed_to_nothing_that_can_be_seen(self, page: Page, notes: Library) -> None:
+        page.goto(notes.url)
+        choose(page, "bread.txt", "Rename…")
+        dialog = page.get_by_role("dialog", name="Rename")
+        for nothing in ("   ", "\u200b\u200d"):
+            dialog.get_by_role("textbox", name="Name").fill(nothing)
+            dialog.get_by_role("button", name="Rename").click()
+            expect(dialog.get_by_role("alert")).to_contain_text("can be seen")
+        assert file_of(notes, "bread.txt")["name"] == "bread.txt"
 
     def test_an_expiry_is_set_and_taken_away(self, page: Page, notes: Library) -> None:
         page.goto(notes.url)
@@ -372,6 +519,64 @@ class TestDeletion:
         expect(message(page, "bread.txt deleted")).to_be_visible()
         expect(row(page, "bread.txt")).to_be_hidden()
 
+    def test_is_carried_out_when_the_page_is_no_longer_seen(self, page: Page, notes: Library) -> None:
+        page.goto(notes.url)
+        choose(page, "bread.txt", "Delete")
+        wait_for_files(page, 2)
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', { value: true });"
+            " document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        assert wait_until(lambda: not is_stored(notes.daemon, notes.hashes["bread.txt"]), seconds=4)
+        expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+
+    def test_is_undone_by_the_keyboard_and_the_focus_goes_on(self, page: Page, notes: Library) -> None:
+        page.clock.install()
+        page.goto(notes.url)
+        choose(page, "bread.txt", "Delete")
+        wait_for_files(page, 2)
+        expect(page.get_by_role("button", name="Open apples.txt")).to_be_focused()
+        choose(page, "apples.txt", "Delete")
+        wait_for_files(page, 1)
+        expect(page.get_by_role("button", name="Open cheese.txt")).to_be_focused()
+        page.get_by_role("searchbox", name="Search by name").focus()
+        page.keyboard.press("Control+z")
+        wait_for_files(page, 1)
+        page.get_by_role("button", name="Open cheese.txt").focus()
+        page.keyboard.press("Control+z")
+        expect(page.get_by_role("button", name="Open apples.txt")).to_be_focused()
+        wait_for_files(page, 2)
+        page.keyboard.press("Control+z")
+        wait_for_files(page, 3)
+        page.clock.fast_forward("01:00")
+        page.wait_for_timeout(300)
+        assert all(is_stored(notes.daemon, digest) for digest in notes.hashes.values())
+
+    def test_can_be_undone_however_much_else_is_said(self, new_page: NewPage, notes: Library) -> None:
+        page = new_page(permissions=CLIPBOARD)
+        page.clock.install()
+        page.goto(notes.url)
+        choose(page, "bread.txt", "Delete")
+        wait_for_files(page, 2)
+        for _ in range(6):
+            page.get_by_role("button", name="Copy link to apples.txt").click()
+        expect(message(page, "Link copied")).to_have_count(4)
+        message(page, "bread.txt deleted").get_by_role("button", name="Undo").click()
+        wait_for_files(page, 3)
+
+    def test_ends_where_the_same_is_uploaded_again(self, page: Page, notes: Library) -> None:
+        page.clock.install()
+        page.goto(notes.url)
+        choose(page, "bread.txt", "Delete")
+        wait_for_files(page, 2)
+        again = FilePayload(name="bread.txt", mimeType="text/plain", buffer=notes.files["bread.txt"].body)
+        page.locator("#choose-files").set_input_files(again)
+        expect(page.get_by_role("button", name="Undo")).to_have_count(0)
+        page.clock.fast_forward("01:00")
+        page.wait_for_timeout(300)
+        wait_for_files(page, 3)
+        assert is_stored(notes.daemon, notes.hashes["bread.txt"])
+
     def test_of_what_belongs_to_others_is_asked_about(
         self, page: Page, start_daemon: StartDaemon, watch: Watch, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
@@ -436,6 +641,21 @@ class TestSeveral:
         for name in ("apples.txt", "bread.txt"):
             assert wait_until(lambda name=name: file_of(notes, name)["expires_at"] is not None)  # type: ignore[misc]
         assert file_of(notes, "cheese.txt")["expires_at"] is None
+
+    def test_expire_together_but_for_one_that_is_gone(self, page: Page, notes: Library, watch: Watch) -> None:
+        watch.allow("status of 404")
+        page.goto(notes.url)
+        page.get_by_role("checkbox", name="Select all files shown").check()
+        httpx.delete(f"{notes.url}/v1/files/{notes.hashes['cheese.txt']}").raise_for_status()
+        page.get_by_role("region", name="Selected files").get_by_role("button", name="Set expiry…").click()
+        dialog = page.get_by_role("dialog", name="Set expiry")
+        dialog.get_by_role("combobox", name="Delete by itself").select_option("In 1 hour")
+        dialog.get_by_role("button", name="Set expiry").click()
+        expect(message(page, "Expiry of 2 files set")).to_be_visible()
+        messages = page.get_by_role("region", name="Messages")
+        expect(messages).to_contain_text("1 file was not changed. The file is no longer there.")
+        for name in ("apples.txt", "bread.txt"):
+            assert file_of(notes, name)["expires_at"] is not None
 
     def test_are_downloaded_one_after_the_other(self, page: Page, notes: Library) -> None:
         page.goto(notes.url)

@@ -8,9 +8,7 @@ from playwright.sync_api import FilePayload, Page, expect
 from tests.browser.library import (
     KINDS,
     Library,
-    choose,
     fill,
-    is_stored,
     make_files,
     open_file,
     row,
@@ -141,20 +139,6 @@ def test_a_reader_is_told_what_it_may_not(page: Page, closed: Library, store: Pa
     page.locator("#choose-files").set_input_files(FilePayload(name="new.txt", mimeType="text/plain", buffer=b"new"))
     expect(page.get_by_role("region", name="Uploads")).to_contain_text("You may not upload here")
     expect(rows(page)).to_have_count(0)
-
-
-def test_a_token_without_delete_is_told_so_and_the_file_stays(page: Page, closed: Library, store: Path) -> None:
-    carl = make_token(store, "carl", "read,write")
-    digest = text("his.txt", "Carl's own").store(closed.url, bearer(carl))
-    page.clock.install()
-    page.goto(closed.url)
-    sign_in(page, carl)
-    choose(page, "his.txt", "Delete")
-    wait_for_files(page, 0)
-    page.clock.fast_forward("01:00")
-    expect(page.get_by_text("Your token does not allow deleting.")).to_be_visible()
-    wait_for_files(page, 1)
-    assert is_stored(closed.daemon, digest, bearer(carl))
 
 
 @pytest.mark.parametrize(("name", "element"), KINDS.items())

@@ -3,19 +3,24 @@
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Dialog, Locator, Page, Response, expect
+from playwright.sync_api import Dialog, Locator, Page, Response, Route, expect
 
+from filestored.blobs.layout import StoreFolder
+from filestored.digest import Algorithm
+from filestored.shared import renew_tokens
 from tests.browser.library import row
 from tests.browsing import NewPage, Watch
 from tests.conftest import Daemon, StartDaemon
 from tests.processes import wait_until
 from tests.proxy import Proxy
-from tests.tokens import bearer, make_token
+from tests.tokens import bearer, make_token, revoke_token
 
 MIB = 1 << 20
 TUS = {"tus-resumable": "1.0.0"}
@@ -33,6 +38,25 @@ IN_SOCKETS = 10 * MIB
 
 CUT = "ERR_|status of (404|409|423)"
 """What Chromium writes into its console of cut connections, of uploads that are gone or still held by the last one."""
+
+TRACES = """
+  const database = await new Promise((done) => {
+    const request = indexedDB.open("filestored-uploads", 1);
+    request.onsuccess = () => done(request.result);
+  });
+  const store = database.transaction("filestored-uploads", "readwrite").objectStore("filestored-uploads");
+  const traces = await new Promise((done) => {
+    const request = store.getAll();
+    request.onsuccess = () => done(request.result);
+  });
+  database.close();
+"""
+"""Reads what the page remembers of unfinished uploads."""
+
+COUNT_TRACES = f"async () => {{ {TRACES} return traces.length; }}"
+AGE_TRACES = (
+    f"async (age) => {{ {TRACES} traces.forEach((trace) => store.put({{ ...trace, created: trace.created - age }})); }}"
+)
 
 
 @pytest.fixture
@@ -123,6 +147,10 @@ def offset_of(daemon: Daemon, address: str) -> int:
     answer = httpx.head(f"{daemon.url}{address}", headers=TUS)
     answer.raise_for_status()
     return int(answer.headers["upload-offset"])
+
+
+def is_gone(daemon: Daemon, address: str) -> bool:
+    return httpx.head(f"{daemon.url}{address}", headers=TUS).status_code == 404
 
 
 class TestComingIn:
@@ -564,7 +592,9 @@ class TestRefusals:
         choose(page, *small, large)
         # three of the small ones have room, whichever they are
         expect(panel(page)).to_contain_text("3 files stored · 2 failed")
-        expect(upload(page, "large.bin")).to_contain_text(re.compile("Too large: .*do not fit"))
+        expect(panel(page)).to_contain_text(re.compile("Too large: .*do not fit"))
+        # where a small one was refused first it is not even sent
+        expect(upload(page, "large.bin")).to_contain_text(re.compile("Too large: .*do not fit|Not sent: "))
         make_room = httpx.get(f"{daemon.url}/v1/files", headers=bearer(token)).json()["files"][0]["hash"]
         httpx.delete(f"{daemon.url}/{make_room}", headers=bearer(token))
         failed = panel(page).get_by_role("button", name=re.compile(r"Retry \d\.bin"))
@@ -638,3 +668,246 @@ class TestRefusals:
         region = page.get_by_role("region", name="Загрузки")
         expect(region).to_contain_text("3 файла сохранены")
         expect(region.get_by_role("button", name="Убрать готовые")).to_be_visible()
+
+
+class TestWhoIsSignedIn:
+    """What one has begun to upload is neither sent nor shown for another."""
+
+    @pytest.fixture(autouse=True)
+    def _allow(self, watch: Watch) -> None:
+        watch.allow(f"{CUT}|status of 401")
+
+    @pytest.fixture
+    def private(self, start_daemon: StartDaemon) -> Daemon:
+        """A daemon that takes nothing without a token."""
+        return start_daemon("--anonymous", "none")
+
+    def test_a_token_that_is_revoked_meanwhile(self, new_page: NewPage, private: Daemon, tmp_path: Path) -> None:
+        token = make_token(private.store, "ann", "read,write")
+        path = make_file(tmp_path, "film.bin", LARGE)
+        page = new_page()
+        challenges: list[str | None] = []
+        page.on("response", lambda answer: challenges.append(_challenge(answer)) if answer.status == 401 else None)
+        with Proxy(private.address) as proxy:
+            sign_in(page, proxy.url, token)
+            proxy.limit(SLOW)
+            choose(page, path)
+            proxy.wait_for(PIECE + 4 * MIB)
+            revoke(private.store, "ann")
+            proxy.limit(None)
+            expect(page.get_by_role("dialog", name="Sign in")).to_be_visible(timeout=30_000)
+            expect(upload(page, "film.bin")).to_contain_text("Sign in, then it goes on.")
+            # to a script the server does not say that a name and a password would do: the browser would ask for them
+            assert challenges
+            assert not [text for text in challenges if text and "Basic" in text]
+            renewed = make_token(private.store, "ann", "read,write")
+            begun = proxy.uploaded
+            enter(page, renewed)
+            expect(upload(page, "film.bin")).to_contain_text("Stored", timeout=30_000)
+            answer = httpx.get(f"{private.url}/v1/files/{digest_of(path)}", headers=bearer(renewed))
+            assert (answer.json()["name"], answer.json()["owner"]) == ("film.bin", "ann")
+            # the same owner's upload went on where it was
+            assert proxy.uploaded - begun < LARGE - PIECE + MIB
+
+    def test_another_user_does_not_get_what_a_refused_token_left(
+        self, new_page: NewPage, private: Daemon, tmp_path: Path
+    ) -> None:
+        tokens = {name: make_token(private.store, name, "read,write") for name in ("ann", "bob")}
+        path = make_file(tmp_path, "film.bin", LARGE)
+        page = new_page()
+        with Proxy(private.address) as proxy:
+            sign_in(page, proxy.url, tokens["ann"])
+            proxy.limit(SLOW)
+            choose(page, path)
+            proxy.wait_for(8 * MIB)
+            revoke(private.store, "ann")
+            proxy.limit(None)
+            expect(upload(page, "film.bin")).to_contain_text("Sign in, then it goes on.", timeout=30_000)
+            enter(page, tokens["bob"])
+            expect(panel(page)).to_be_hidden()
+            page.wait_for_timeout(1000)
+        assert httpx.get(f"{private.url}/v1/files", headers=bearer(tokens["bob"])).json()["files"] == []
+
+    def test_signing_out_is_asked_about_and_takes_the_queue_away(
+        self, new_page: NewPage, private: Daemon, tmp_path: Path
+    ) -> None:
+        tokens = {name: make_token(private.store, name, "read,write") for name in ("ann", "bob")}
+        large, small, done = (
+            make_file(tmp_path, name, size)
+            for name, size in (("film.bin", LARGE), ("letter.bin", 3 * MIB), ("done.txt", 10))
+        )
+        page = new_page()
+        with Proxy(private.address) as proxy:
+            sign_in(page, proxy.url, tokens["ann"])
+            choose(page, done)
+            expect(upload(page, done.name)).to_contain_text("Stored")
+            proxy.limit(MIB)
+            choose(page, large, small)
+            expect(upload(page, large.name)).to_contain_text("MB/s")
+            page.get_by_role("button", name="Sign out").click()
+            question = page.get_by_role("dialog", name="Sign out and stop the uploads?")
+            expect(question).to_contain_text("2 files are not uploaded yet.")
+            question.get_by_role("button", name="Cancel").click()
+            expect(upload(page, large.name)).to_be_visible()
+            page.get_by_role("button", name="Sign out").click()
+            question.get_by_role("button", name="Sign out").click()
+            expect(panel(page)).to_be_hidden()
+            proxy.cut()
+            proxy.limit(None)
+            page.get_by_role("button", name="Sign in").first.click()
+            enter(page, tokens["bob"])
+            expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+            page.wait_for_timeout(1000)
+            expect(panel(page)).to_be_hidden()
+            assert httpx.get(f"{private.url}/v1/files", headers=bearer(tokens["bob"])).json()["files"] == []
+            page.get_by_role("button", name="Sign out").click()
+            page.get_by_role("button", name="Sign in").first.click()
+            enter(page, tokens["ann"])
+            # what was hers can be gone on with by her
+            expect(upload(page, large.name)).to_contain_text("Choose or drop the same file")
+
+
+def _challenge(answer: Response) -> str | None:
+    return answer.headers.get("www-authenticate")
+
+
+def revoke(store: Path, name: str) -> None:
+    """Revoke a token as the command does."""
+    revoke_token(store, name)
+    renew_tokens(StoreFolder.adopt(store, Algorithm.SHA256).shared_file)
+
+
+class TestTheQueue:
+    def test_many_failures_are_counted_apart_and_cleared_at_once(
+        self, new_page: NewPage, start_daemon: StartDaemon, watch: Watch, tmp_path: Path
+    ) -> None:
+        watch.allow("status of (401|413)")
+        daemon = start_daemon()
+        token = make_token(daemon.store, "ann", "read,write,delete", quota=MIB)
+        page = new_page()
+        sign_in(page, daemon.url, token)
+        tries: list[str] = []
+        page.on("request", lambda request: tries.append(request.url) if "/v1/uploads" in request.url else None)
+        choose(page, *(make_file(tmp_path, f"film-{number:02}.bin", 5 * MIB) for number in range(60)))
+        expect(panel(page)).to_contain_text("60 failed")
+        expect(panel(page)).to_contain_text("20 more failed")
+        expect(panel(page)).not_to_contain_text("waiting")
+        expect(upload(page, "film-30.bin")).to_contain_text("Not sent: a file no larger than this one did not fit.")
+        # two were on their way
+        assert len(tries) <= 2
+        press(page, "Clear failed")
+        expect(panel(page)).to_be_hidden()
+
+    def test_all_can_be_cancelled(self, page: Page, daemon: Daemon, proxy: Proxy, watch: Watch, tmp_path: Path) -> None:
+        watch.allow("ERR_")
+        paths = [make_file(tmp_path, f"{number}.bin", 6 * MIB) for number in range(5)]
+        addresses = Addresses(page)
+        visit(page, proxy.url)
+        proxy.limit(MIB)
+        choose(page, *paths)
+        expect(panel(page)).to_contain_text("MB/s")
+        press(page, "Cancel all")
+        question = page.get_by_role("dialog", name="Cancel all uploads?")
+        expect(question).to_contain_text("5 files are not uploaded yet.")
+        question.get_by_role("button", name="Cancel uploads").click()
+        expect(panel(page)).to_be_hidden()
+        proxy.cut()
+        proxy.limit(None)
+        assert addresses.all
+        for address in addresses.all:
+            wait_until(partial(is_gone, daemon, address))
+        hashes = [digest_of(path) for path in paths]
+        assert len(httpx.post(f"{daemon.url}/v1/files/missing", json={"hashes": hashes}).json()["missing"]) == 5
+
+    def test_the_rest_fails_at_once_where_nothing_may_be_uploaded(
+        self, new_page: NewPage, start_daemon: StartDaemon, watch: Watch, tmp_path: Path
+    ) -> None:
+        watch.allow("status of (401|403)")
+        daemon = start_daemon()
+        page = new_page()
+        sign_in(page, daemon.url, make_token(daemon.store, "reader", "read"))
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+        drop(page, *(make_file(tmp_path, f"film-{number}.bin", 5 * MIB) for number in range(30)))
+        expect(panel(page)).to_contain_text("30 failed")
+        assert len([url for url in sent if url.endswith("/v1/uploads")]) <= 2
+
+    def test_what_is_paused_while_it_waits_is_sent_once(self, page: Page, proxy: Proxy, tmp_path: Path) -> None:
+        paths = [make_file(tmp_path, f"{number}.bin", 2 * MIB) for number in range(8)]
+        visit(page, proxy.url)
+        proxy.limit(MIB)
+        choose(page, *paths)
+        expect(panel(page)).to_contain_text("MB/s")
+        # the last one is ready to be sent, and waits
+        expect(upload(page, "7.bin")).to_contain_text("Waiting")
+        page.wait_for_timeout(500)
+        for _ in range(3):
+            press(page, "Pause 7.bin")
+            press(page, "Resume 7.bin")
+            page.wait_for_timeout(300)
+        proxy.limit(None)
+        expect(panel(page)).to_contain_text("8 files stored")
+        assert proxy.uploaded < 8 * 2 * MIB + MIB
+
+    def test_the_same_content_under_two_names_is_told(self, page: Page, daemon: Daemon, tmp_path: Path) -> None:
+        path = make_file(tmp_path, "one.bin", 50_000)
+        twin = tmp_path / "two.bin"
+        twin.write_bytes(path.read_bytes())
+        visit(page, daemon.url)
+        choose(page, path, twin)
+        expect(upload(page, "two.bin").filter(has_text=re.compile("Same content as one.bin|Stored"))).to_be_visible()
+        expect(panel(page)).to_contain_text("Same content as")
+        expect(panel(page)).to_contain_text(re.compile("1 file stored · 1 has the content of another"))
+
+    def test_a_server_that_fails_is_given_up_after_some_minutes(
+        self, page: Page, daemon: Daemon, watch: Watch, tmp_path: Path
+    ) -> None:
+        watch.allow("status of 500")
+        page.clock.install()
+        visit(page, daemon.url)
+        # as a server before the daemon may answer whose own disk is broken
+        page.route("**/v1/files?name=*", lambda route: route.fulfill(status=500, body="broken"))
+        page.route(re.compile("/[0-9a-f]{64}"), lambda route: route.fulfill(status=500, body="broken"))
+        choose(page, make_file(tmp_path, "one.bin", 1000))
+        for _ in range(3):
+            page.clock.run_for(2_000)
+        expect(upload(page, "one.bin")).to_contain_text("The server has a fault: trying again")
+        page.clock.fast_forward(200_000)
+        page.clock.run_for(15_000)
+        expect(upload(page, "one.bin")).to_contain_text("The server has a fault. Try again later.")
+        page.unroute_all()
+        press(page, "Retry one.bin")
+        page.clock.run_for(2_000)
+        expect(upload(page, "one.bin")).to_contain_text("Stored")
+
+    def test_waits_as_long_as_the_server_asks(self, page: Page, daemon: Daemon, watch: Watch, tmp_path: Path) -> None:
+        watch.allow("status of 503")
+        visit(page, daemon.url)
+        answered: list[float] = []
+
+        def answer(route: Route) -> None:
+            answered.append(time.monotonic())
+            if len(answered) > 1:
+                route.continue_()
+            else:
+                route.fulfill(status=503, headers={"Retry-After": "3"}, body="")
+
+        page.route("**/v1/uploads", answer)
+        path = make_file(tmp_path, "film.bin", 5 * MIB)
+        choose(page, path)
+        expect(upload(page, "film.bin")).to_contain_text("The server is busy: trying again")
+        expect_stored(page, daemon, path)
+        assert 3 <= answered[1] - answered[0] < 10
+
+    def test_what_nobody_has_gone_on_with_is_forgotten(
+        self, page: Page, proxy: Proxy, watch: Watch, tmp_path: Path
+    ) -> None:
+        watch.allow(CUT)
+        TestAClosedPage().begin(page, proxy, make_file(tmp_path, "film.bin", LARGE))
+        visit(page, proxy.url)
+        expect(page.get_by_text("Unfinished uploads")).to_be_visible()
+        page.evaluate(AGE_TRACES, 31 * 86_400_000)
+        page.reload()
+        expect(page.locator("#list:not([hidden]), #state:not([hidden])").first).to_be_visible()
+        wait_until(lambda: page.evaluate(COUNT_TRACES) == 0)
+        expect(panel(page)).to_be_hidden()

@@ -4,7 +4,7 @@ import { addressOf } from "./addresses.js";
 import { explain } from "./api.js";
 import { ask, choice, field, openForm } from "./dialogs.js";
 import { icon, make } from "./dom.js";
-import { nameOf } from "./kinds.js";
+import { isSeen, nameOf } from "./kinds.js";
 import { toast } from "./toasts.js";
 import { formatTime, say } from "./words.js";
 
@@ -30,14 +30,17 @@ export class Actions {
 
   /** Do something; what goes wrong is told. Resolves to whether it was done, as far as that is known. */
   async run(name, files) {
+    const next = this.list.beside(files);
     try {
       return await this.acts[name](files);
     } catch (error) {
       toast(explain(error, name === "download" ? "read" : ""), { kind: "error", seconds: 8 });
       return false;
     } finally {
-      // the button that had the focus may have been made anew
-      if (document.activeElement === document.body) this.list.rowOf(files[0])?.opener.focus();
+      // the button that had the focus may have been made anew, or be gone
+      const row = this.list.rowOf(files[0]);
+      const focused = document.activeElement;
+      if (focused === document.body || !focused.checkVisibility()) (row?.isShown ? row : next)?.opener.focus();
     }
   }
 
@@ -47,7 +50,7 @@ export class Actions {
     const place = make("div", { class: "made" });
     const submit = async () => {
       const body = { expires_in: life.value, qr: true };
-      showLink(place, await this.api.json("POST", `/v1/files/${file.hash}/link`, { body }));
+      showLink(place, file, await this.api.json("POST", `/v1/files/${file.hash}/link`, { body }));
       return true;
     };
     const content = [make("p", {}, say("link.hint")), field(say("link.life"), life), place];
@@ -62,11 +65,14 @@ export class Actions {
     });
     input.value = file.name ?? "";
     const submit = async () => {
-      const changed = await this.#change(file, { name: input.value });
+      const name = input.value.trim();
+      if (!isSeen(name)) throw new RangeError("nothing to be seen");
+      const changed = await this.#change(file, { name });
       toast(say("renamed", { name: nameOf(changed) }));
     };
     const opened = openForm(say("rename"), [field(say("name"), input)], {
-      button: say("rename"), submit, explain: (error) => explain(error, "write"),
+      button: say("rename"), submit,
+      explain: (error) => (error instanceof RangeError ? say("name.empty") : explain(error, "write")),
     });
     // the part that people change
     input.setSelectionRange(0, /^(.+)\.[^.]+$/.exec(input.value)?.[1].length ?? input.value.length);
@@ -88,8 +94,12 @@ export class Actions {
     turn();
     const submit = async () => {
       const expires_at = endOf(select.value, time.value);
-      for (const file of files) await this.#change(file, { expires_at });
-      toast(say("expiry.set", { n: files.length }));
+      const faults = [];
+      for (const file of files) await this.#change(file, { expires_at }).catch((error) => faults.push(error));
+      const [n, why] = [faults.length, explain(faults[0], "write")];
+      if (n === files.length) throw faults[0];
+      toast(say("expiry.set", { n: files.length - n }));
+      if (n) toast(say("unchanged", { n, why }), { kind: "error", seconds: 10 });
     };
     return openForm(say("expiry.title"), [field(say("expiry.choice"), select), custom], {
       button: say("expiry.title"), submit,
@@ -113,9 +123,10 @@ export class Actions {
   }
 
   async #delete(files) {
-    const foreign = this.#foreign(files);
-    if (foreign || files.length > MOST_UNDONE) {
-      const text = foreign ? sayWhose(foreign, files) : say("delete.many");
+    const isMany = files.length > MOST_UNDONE;
+    const foreign = !isMany && (await this.#foreign(files));
+    if (foreign || isMany) {
+      const text = foreign ? sayWhose(foreign, files) : say(this.#seesAll ? "delete.many.all" : "delete.many");
       if (!(await ask(say("delete.question", { n: files.length }), text, say("delete")))) return false;
       await this.deletions.now(this.list, files);
     } else {
@@ -124,11 +135,26 @@ export class Actions {
     return true;
   }
 
-  /** Return one of the files that belongs to somebody else, or that somebody else keeps too as far as is seen here. */
-  #foreign(files) {
-    const { caller } = this.api;
-    const isForeign = (file) => file.owner !== caller?.owner;
-    return files.flatMap((file) => [file, ...this.list.rowsOf(file.hash).map((row) => row.file)]).find(isForeign);
+  /** Whether the caller deletes a file for all who keep it. */
+  get #seesAll() {
+    return this.api.caller?.permissions.includes("admin") ?? false;
+  }
+
+  /** Return one of the files that is somebody else's, or that others keep too: the list may not have come to theirs. */
+  async #foreign(files) {
+    const isForeign = ({ owner, owners }) => owner !== this.api.caller?.owner || owners > 1;
+    const seen = files.flatMap((file) => [file, ...this.list.rowsOf(file.hash).map((row) => row.file)]).find(isForeign);
+    return seen ?? (this.#seesAll ? (await Promise.all(files.map((file) => this.#look(file)))).find(isForeign) : null);
+  }
+
+  async #look(file) {
+    try {
+      return await this.api.json("GET", `/v1/files/${file.hash}`);
+    } catch (error) {
+      // it is gone already
+      if (error.status === 404) return file;
+      throw error;
+    }
   }
 }
 
@@ -162,22 +188,25 @@ function writeOldWay(text) {
 }
 
 function sayWhose(foreign, files) {
+  if (foreign.owners > 1) return say(files.length > 1 ? "delete.shared.many" : "delete.shared", { n: foreign.owners });
   const owner = foreign.owner ?? say("nobody");
   if (files.length > 1) return say("delete.others.many", { owner });
   return say("delete.others", { name: nameOf(foreign), owner });
 }
 
-function showLink(place, link) {
-  const url = new URL(link.url, location.href).href;
+function showLink(place, file, link) {
+  const { origin, pathname, search } = new URL(link.url, location.href);
+  // a proxy may have told the server another address than the one that works here: then its code is of no use
+  const url = location.origin + pathname + search;
+  const end = file.expires_at && file.expires_at < link.expires_at ? file.expires_at : link.expires_at;
   const input = make("input", { type: "text", readonly: true, onfocus: () => input.select() });
   input.value = url;
   const button = make("button", { type: "button", class: "button", onclick: () => copy(url, say("copied.link")) },
     icon("copy"), say("copy-link"));
-  place.replaceChildren(
-    field(say("link"), input), button,
-    make("img", { class: "qr", alt: say("link.qr"), src: `data:image/svg+xml,${encodeURIComponent(link.qr)}` }),
-    make("p", { role: "status" }, say("link.until", { time: formatTime(link.expires_at) })),
-  );
+  const qr = { class: "qr", alt: say("link.qr"), src: `data:image/svg+xml,${encodeURIComponent(link.qr)}` };
+  const until = make("p", { role: "status" }, say("link.until", { time: formatTime(end) }));
+  const shown = [field(say("link"), input), button, origin === location.origin && make("img", qr), until];
+  place.replaceChildren(...shown.filter(Boolean));
   button.focus();
 }
 

@@ -1,5 +1,6 @@
 // The page: puts its parts together. What is not needed to see the list is loaded when it is first used.
 
+import { ONE, offered } from "./acts.js";
 import { Addresses } from "./addresses.js";
 import { Api, Session } from "./api.js";
 import { listenForFiles } from "./arrivals.js";
@@ -14,10 +15,6 @@ import { currentLanguage, fillIn, formatBytes, say, speak } from "./words.js";
 
 const BATCH_MS = 300;
 const STATS_MS = 1500;
-const MENU = [
-  ["open", "file"], ["download", "download"], ["copy-link", "link"], ["copy-hash", "copy"], ["make-link", "qr"],
-  ["rename…", "pencil"], ["set-expiry…", "clock"], ["delete", "trash"],
-];
 
 const session = new Session();
 const api = new Api(session);
@@ -51,7 +48,7 @@ function open(file) {
 }
 
 function showMenu(file, button) {
-  withPart(import("./menu.js"), ({ openMenu }) => openMenu(button, MENU.map(([name, icon]) => ({
+  withPart(import("./menu.js"), ({ openMenu }) => openMenu(button, offered(ONE, api).map(([name, icon]) => ({
     label: say(name), icon, isDanger: name === "delete", run: () => run(name, [file]),
   }))));
 }
@@ -70,8 +67,17 @@ function act({ detail: { name, file, row, button, isRange } }) {
 
 /** Show how much is kept and free; what the server does not tell is not shown. */
 async function measure() {
-  api.stats = api.caller && (await api.json("GET", "/v1/stats").catch(() => null));
+  const stats = api.caller && (await askAsNow("/v1/stats"));
+  if (stats === undefined) return;
+  api.stats = stats;
   showStats();
+}
+
+/** Ask the server; null where it does not tell, undefined where somebody else is signed in by then. */
+async function askAsNow(path) {
+  const { token } = session;
+  const answer = await api.json("GET", path).catch(() => null);
+  return session.token === token ? answer : undefined;
 }
 
 function showStats() {
@@ -89,7 +95,9 @@ function showStats() {
 }
 
 async function learnCaller() {
-  api.caller = await api.json("GET", "/v1/caller").catch(() => null);
+  const caller = await askAsNow("/v1/caller");
+  if (caller === undefined) return;
+  api.caller = caller;
   const may = api.caller?.permissions ?? ["write"];
   for (const name of ["upload-files", "upload-folder"]) byId(name).disabled = !may.includes("write");
 }
@@ -99,6 +107,7 @@ let isBegun = false;
 /** Read everything anew: who asks may have changed. */
 async function begin() {
   isBegun = false;
+  [api.caller, api.stats] = [null, null];
   byId("sign-in").hidden = session.token !== null;
   byId("sign-out").hidden = session.token === null;
   await Promise.all([learnCaller(), list.reload()]);
@@ -128,12 +137,15 @@ function measureSoon() {
   }, STATS_MS);
 }
 
+/** Say that the server cannot be reached, or no longer; what is said already is not said again. */
 function notify(isReached) {
   const notice = byId("notice");
-  if (notice.hidden === isReached) return;
+  const text = isReached ? "" : say(navigator.onLine ? "unreachable" : "offline");
+  if (notice.dataset.text === text) return;
+  notice.dataset.text = text;
   notice.hidden = isReached;
   const again = make("button", { type: "button", class: "button", onclick: begin }, say("again"));
-  notice.replaceChildren(say(navigator.onLine ? "unreachable" : "offline"), again);
+  notice.replaceChildren(text, again);
 }
 
 function listenToChoices() {
@@ -159,7 +171,7 @@ function listen() {
   list.addEventListener("act", act);
   deletions.done = measureSoon;
   byId("sign-in").addEventListener("click", () => askForToken());
-  byId("sign-out").addEventListener("click", () => session.signOut());
+  byId("sign-out").addEventListener("click", async () => (await uploads.mayLeave()) && session.signOut());
   session.addEventListener("signed-in", begin);
   session.addEventListener("signed-out", ({ detail: { isRefused } }) => {
     begin();
@@ -170,6 +182,7 @@ function listen() {
   document.addEventListener("languagechange", () => {
     fillIn();
     showStats();
+    if (!byId("notice").hidden) notify(false);
   });
   api.addEventListener("reached", () => notify(true));
   api.addEventListener("unreachable", () => notify(false));

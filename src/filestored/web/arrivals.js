@@ -20,7 +20,10 @@ export function listenForFiles(add) {
   byId("upload-folder").hidden = !hasFolders;
   listenForDrops(add);
   document.addEventListener("paste", (event) => {
-    if (!event.clipboardData.files.length) return;
+    const { files, types } = event.clipboardData;
+    // an office program copies its text as a picture too
+    const isForField = types.includes("text/plain") && event.target.closest?.("input, textarea");
+    if (!files.length || isForField) return;
     event.preventDefault();
     take(gatherPasted(event.clipboardData), add);
   });

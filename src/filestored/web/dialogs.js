@@ -2,6 +2,7 @@
 
 import { iconButton, make } from "./dom.js";
 import { say } from "./words.js";
+import "./dialog-words.js";
 
 let number = 0;
 
@@ -13,7 +14,7 @@ export function openDialog(title, content, { kind = "", onclose = () => {} } = {
   const dialog = make("dialog", {
     class: kind, "aria-labelledby": id,
     // a press that begins on the backdrop, not one that ends there after marking text
-    onpointerdown: (event) => event.target === dialog && dialog.close(),
+    onpointerdown: (event) => event.target === dialog && !isInside(event, dialog) && dialog.close(),
     onclose: () => {
       dialog.remove();
       onclose();
@@ -61,6 +62,12 @@ export async function ask(title, text, button) {
   };
   await openForm(title, [make("p", {}, text)], { button, submit, explain: String, isDanger: true });
   return isYes;
+}
+
+/** Whether a press lies within the edges of an element, as one on its scrollbar does. */
+function isInside({ clientX: x, clientY: y }, element) {
+  const { left, right, top, bottom } = element.getBoundingClientRect();
+  return x >= left && x < right && y >= top && y < bottom;
 }
 
 /** Return a field: a label over an input, a select or the like. */

@@ -17,7 +17,12 @@ export function kindOf(file) {
   return ARCHIVES.test(type) ? "archive" : "file";
 }
 
-/** Return a file's name, or words for a file without one. */
+/** Whether a name has a sign that can be seen: not only blanks, or signs without a width. */
+export function isSeen(name) {
+  return /[^\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u.test(name ?? "");
+}
+
+/** Return a file's name, or words for a file without one that can be seen. */
 export function nameOf(file) {
-  return file.name || say("unnamed", { hash: file.hash.slice(0, 8) });
+  return isSeen(file.name) ? file.name : say("unnamed", { hash: file.hash.slice(0, 8) });
 }

@@ -3,6 +3,7 @@
 import { explain } from "./api.js";
 import { byId, icon, make } from "./dom.js";
 import { Row, isNarrow, keyOf } from "./row.js";
+import { toast } from "./toasts.js";
 import { say } from "./words.js";
 
 const PAGE = 100;
@@ -12,9 +13,14 @@ const AHEAD_PX = 800;
 const MAX_EMPTY_PAGES = 10;
 // beyond so many files that uploads have brought the list is read anew
 const MAX_ARRIVED = 300;
+const TICK_MS = 60_000;
 const COLUMNS = [["name", "name"], ["size", "-size"], ["created", "-created_at"], ["expires"], ["owner"]];
 
-/** The list. Emits "act" (`detail`: `{name, file, button}`), and "change" whenever its rows have changed. */
+/**
+ * The list. Emits "change" whenever its rows have changed, and "act" where something is to be done: `detail.name` says
+ * what; with "sign-in" that is all, else there are `button`, `isRange` (Shift was held), and `row` and `file`, but for
+ * "select-all".
+ */
 export class FileList extends EventTarget {
   #rows = new Map();
   #query = { sort: "-created_at", name: "", type: "" };
@@ -37,6 +43,7 @@ export class FileList extends EventTarget {
     this.#listenToTools();
     document.addEventListener("languagechange", () => this.#sayAgain());
     isNarrow.addEventListener("change", () => this.#sayAgain());
+    setInterval(() => this.#tick(), TICK_MS);
   }
 
   /** The rows that are shown, in their order. */
@@ -71,9 +78,19 @@ export class FileList extends EventTarget {
   /** Read the next page, where there is one. */
   async more() {
     if (this.#reading || !this.#cursor) return;
-    await this.#read((page) => this.#append(page), () => {
+    await this.#read((page) => this.#append(page), (error) => {
       this.#hasFailed = true;
+      toast(explain(error, "read"), { kind: "error", seconds: 8 });
     });
+  }
+
+  /** Return the row below the rows of files, else the one above; undefined where no other is shown. */
+  beside(files) {
+    const { rows } = this;
+    const keys = new Set(files.map(keyOf));
+    const isOther = (row) => !keys.has(keyOf(row.file));
+    const at = rows.findIndex((row) => !isOther(row));
+    return rows.slice(Math.max(0, at)).find(isOther) ?? rows.slice(0, Math.max(0, at)).findLast(isOther);
   }
 
   /** Show files that have just been uploaded. */
@@ -104,6 +121,7 @@ export class FileList extends EventTarget {
       if (row) row.element.hidden = isHidden;
     }
     this.#changed();
+    this.#goOn();
   }
 
   /** Take the files out. */
@@ -113,6 +131,7 @@ export class FileList extends EventTarget {
       this.#rows.delete(keyOf(file));
     }
     this.#changed();
+    this.#goOn();
   }
 
   /** Show a state in place of the list: a title, a sentence, and a button `{label, run}`. */
@@ -155,6 +174,8 @@ export class FileList extends EventTarget {
       this.#reading = null;
       fail(error);
     }
+    this.#more.dataset.say = this.#hasFailed ? "again" : "show-more";
+    this.#more.textContent = say(this.#more.dataset.say);
   }
 
   #append(files) {
@@ -162,6 +183,21 @@ export class FileList extends EventTarget {
     this.#body.append(...known.map((file) => this.#add(file).element));
     this.#changed();
     byId("announcer").textContent = say("shown", { n: this.rows.length });
+    if (files.length) this.#goOn();
+  }
+
+  /** Read on where all that was shown is deleted. */
+  #goOn() {
+    if (!this.rows.length) this.more();
+  }
+
+  /** Time goes by: what has expired goes. */
+  #tick() {
+    const now = Date.now();
+    const files = [...this.#rows.values()].map((row) => row.file);
+    const ended = files.filter((file) => file.expires_at && new Date(file.expires_at) <= now);
+    if (ended.length) this.remove(ended);
+    for (const row of this.#rows.values()) row.tick();
   }
 
   #add(file) {
@@ -190,7 +226,8 @@ export class FileList extends EventTarget {
   #sayEmpty() {
     const { name, type } = this.#query;
     const mayUpload = this.api.caller?.permissions.includes("write") ?? true;
-    if (!name && !type) this.state(say("empty"), mayUpload ? say("empty.hint") : "", null, "upload");
+    if (!name && !type && this.#cursor) this.state(say("loading"), "");
+    else if (!name && !type) this.state(say("empty"), mayUpload ? say("empty.hint") : "", null, "upload");
     else this.state(say("nothing"), say(this.#cursor ? "nothing.more" : "nothing.hint"), null, "search");
   }
 
@@ -202,7 +239,7 @@ export class FileList extends EventTarget {
     const isForbidden = error.status === 403;
     if (error.status === 401) this.#ask(say("closed.hint"));
     else if (isForbidden && this.api.session.token) this.state(say("unlisted"), say("unlisted.hint"), null, "user");
-    else if (isForbidden) this.#ask(error.detail);
+    else if (isForbidden) this.#ask(say("closed.local"));
     else this.state(say("failed"), explain(error, "read"), again, "warning");
   }
 

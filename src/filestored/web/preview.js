@@ -1,5 +1,6 @@
 // A file by itself in a dialog: shown where the browser can, with all that is known of it and can be done with it.
 
+import { ONE, offered } from "./acts.js";
 import { explain } from "./api.js";
 import { openDialog } from "./dialogs.js";
 import { icon, iconButton, make } from "./dom.js";
@@ -8,10 +9,6 @@ import { currentLanguage, formatBytes, formatTime, say } from "./words.js";
 
 const TEXT_BYTES = 65536;
 const MAX_PDF_BYTES = 100_000_000;
-const ACTS = [
-  ["download", "download"], ["copy-link", "link"], ["copy-hash", "copy"], ["make-link", "qr"], ["rename…", "pencil"],
-  ["set-expiry…", "clock"], ["delete", "trash"],
-];
 
 /** Shows files of a list, one at a time. */
 export class Preview {
@@ -31,7 +28,7 @@ export class Preview {
       class: `button icon-only ${label}`, onclick: () => this.#step(by),
     });
     this.steps = [step("prev", "previous", -1), step("next", "next", 1)];
-    const acts = ACTS.map(([name, picture]) => make("button", {
+    const acts = offered(ONE.filter((name) => name !== "open"), this.api).map(([name, picture]) => make("button", {
       type: "button", class: `button ${name === "delete" ? "danger" : ""}`, onclick: () => this.#act(name),
     }, icon(picture), say(name)));
     const content = [

@@ -46,6 +46,12 @@ export class Row {
     this.thumbnails.want(picture, file);
   }
 
+  /** Say anew when the file goes, as seen from now. */
+  tick() {
+    const { expires_at: end } = this.file;
+    if (end) this.element.querySelector(".expires").replaceChildren(time(end, formatRelative));
+  }
+
   /** Mark the row as chosen, or not. */
   set isChosen(value) {
     this.box.checked = value;

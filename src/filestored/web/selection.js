@@ -1,10 +1,9 @@
 // Which files are chosen, and what can be done with them together.
 
+import { SEVERAL, offered } from "./acts.js";
 import { byId, icon, iconButton, make } from "./dom.js";
 import { keyOf } from "./row.js";
 import { say } from "./words.js";
-
-const ACTS = [["copy-links", "link"], ["download", "download"], ["set-expiry…", "clock"], ["delete", "trash"]];
 
 /** The chosen files. `run` is called with the name of what is to be done and the files. */
 export class Selection {
@@ -83,11 +82,12 @@ export class Selection {
   }
 
   #build() {
-    const language = document.documentElement.lang;
-    if (this.built === language) return;
-    this.built = language;
+    const acts = offered(SEVERAL, this.list.api);
+    const wanted = `${document.documentElement.lang} ${acts}`;
+    if (this.built === wanted) return;
+    this.built = wanted;
     this.count = make("span", { role: "status" });
-    const buttons = ACTS.map(([name, picture]) => make("button", {
+    const buttons = acts.map(([name, picture]) => make("button", {
       type: "button", class: `button ${name === "delete" ? "danger" : ""}`, onclick: () => this.run(name, this.files),
     }, icon(picture), make("span", {}, say(name))));
     const clear = iconButton("close", say("selected.clear"), { onclick: () => this.clear() });

@@ -4,6 +4,8 @@ import { make } from "./dom.js";
 import { kindOf } from "./kinds.js";
 
 const MAX_BYTES = 12_000_000;
+// a file of a few kilobytes may hold gigabytes of them
+const MAX_PIXELS = 40_000_000;
 const AT_ONCE = 3;
 const SIDE = 80;
 
@@ -55,14 +57,28 @@ export class Thumbnails {
 
   async #draw(element) {
     const answer = await this.api.request("GET", `/${this.#files.get(element).hash}`);
-    const bitmap = await createImageBitmap(await answer.blob());
-    const side = Math.min(bitmap.width, bitmap.height);
-    const canvas = make("canvas", { width: SIDE, height: SIDE });
-    const brush = canvas.getContext("2d");
-    brush.imageSmoothingQuality = "high";
-    const [left, top] = [(bitmap.width - side) / 2, (bitmap.height - side) / 2];
-    brush.drawImage(bitmap, left, top, side, side, 0, 0, SIDE, SIDE);
-    bitmap.close();
-    element.replaceChildren(canvas);
+    const url = URL.createObjectURL(await answer.blob());
+    try {
+      const bitmap = await middleOf(url);
+      const canvas = make("canvas", { width: SIDE, height: SIDE });
+      canvas.getContext("2d").drawImage(bitmap, 0, 0);
+      bitmap.close();
+      element.replaceChildren(canvas);
+    } finally {
+      URL.revokeObjectURL(url);
+    }
   }
+}
+
+/** Return the middle square of a picture, made small. Throws where it has too many pixels, before these are made. */
+async function middleOf(url) {
+  const picture = new Image();
+  picture.src = url;
+  // that far only its head has been read
+  await new Promise((resolve, reject) => Object.assign(picture, { onload: resolve, onerror: reject }));
+  const { naturalWidth: width, naturalHeight: height } = picture;
+  if (width * height > MAX_PIXELS) throw new RangeError("too many pixels");
+  const side = Math.min(width, height);
+  const size = { resizeWidth: SIDE, resizeHeight: SIDE, resizeQuality: "high" };
+  return createImageBitmap(picture, Math.floor((width - side) / 2), Math.floor((height - side) / 2), side, side, size);
 }

@@ -4,13 +4,15 @@ import { byId, iconButton, make } from "./dom.js";
 import { say } from "./words.js";
 
 const MOST = 4;
+const region = byId("messages");
+const home = region.parentElement;
 
 /**
  * Show a text for some seconds, longer while the pointer or the focus is on it. `action` is a button `{label, run}`;
  * `gone` is called when the message goes without it. Returns a function that takes the message away.
  */
 export function toast(text, { kind = "done", seconds = 4, action = null, gone = () => {} } = {}) {
-  const region = place();
+  place();
   let timer = 0;
   let isOver = false;
   // taking the message away makes focus and pointer leave it, which must not start the clock again
@@ -35,19 +37,20 @@ export function toast(text, { kind = "done", seconds = 4, action = null, gone = 
     action && make("button", { type: "button", class: "button quiet", onclick: run }, action.label),
     iconButton("close", say("dismiss"), { onclick: end }));
   region.append(message);
-  while (region.children.length > MOST) region.firstElementChild.querySelector("button:last-child").click();
+  // what can be answered stays for its time
+  const others = [...region.children].filter((each) => !each.querySelector(".quiet"));
+  for (const other of others.slice(0, -MOST)) other.querySelector("button:last-child").click();
   wait();
   return () => leave();
 }
 
-/** Return the region of messages, moved into the dialog that is open: what lies outside one cannot be reached. */
+/** Move the messages into the topmost dialog: what lies outside one cannot be reached. */
 function place() {
-  const region = byId("messages");
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
-  const parent = dialog ?? document.body;
-  if (region.parentElement !== parent) {
-    parent.append(region);
-    dialog?.addEventListener("close", () => document.body.append(region), { once: true });
+  if (region.parentElement === (dialog ?? home)) return;
+  if (!dialog) home.insertBefore(region, byId("selected"));
+  else {
+    dialog.append(region);
+    dialog.addEventListener("close", place, { once: true });
   }
-  return region;
 }

@@ -30,11 +30,11 @@ export class Knowledge {
    * Throws ApiError where a token is needed.
    */
   async prepare() {
-    this.#answer ??= this.#ask();
+    const answer = this.#answer ??= this.#ask();
     try {
-      return await this.#answer;
+      return await answer;
     } catch (error) {
-      this.#answer = null;
+      if (this.#answer === answer) this.#answer = null;
       if (error.status === 401) throw error;
       return {};
     }
@@ -66,17 +66,19 @@ export class Knowledge {
    * change is changed: the name that is given counts, and the file is kept for ever.
    */
   async find(hash, name) {
+    const answer = this.#answer;
     try {
-      return await this.#isMissing(hash) ? null : await this.#adopt(hash, name);
+      return await this.#isMissing(hash) ? null : await this.#adopt(hash, name, answer);
     } catch {
       return null;
     }
   }
 
-  async #adopt(hash, name) {
+  async #adopt(hash, name, answer) {
+    const { owner } = await answer;
     const found = await this.#api.json("GET", `/v1/files/${hash}`);
     // whoever administers sees what others keep, too: that is not kept for them
-    if (found.owner !== (await this.prepare()).owner) return null;
+    if (found.owner !== owner || this.#answer !== answer) return null;
     if (found.name === name && !found.expires_at) return found;
     return this.#api.json("PATCH", `/v1/files/${hash}`, { body: { name, expires_at: null } });
   }

@@ -21,8 +21,13 @@ export class Leftovers {
 
   async #load() {
     const { api, memory, queue, tell } = this.#parts;
+    const { key } = api.session;
     const paths = new Set([...queue.uploads].map(({ path }) => path));
-    this.list = (await memory.list(api.session.key)).filter(({ path }) => !paths.has(path));
+    this.list = [];
+    const list = await memory.list(key);
+    // somebody else may have come meanwhile
+    if (api.session.key !== key) return;
+    this.list = list.filter(({ path }) => !paths.has(path));
     this.list.forEach((trace) => this.#look(trace));
     tell();
   }
@@ -34,13 +39,16 @@ export class Leftovers {
       trace.isElsewhere = isElsewhere;
       tell();
     };
+    // only its user is told about it
+    const isTheirs = () => api.session.key === trace.user;
     const look = async () => {
+      if (!isTheirs()) return;
       try {
         const { offset, hash } = await ask(api, trace.address);
         trace.offset = offset;
         if (hash) await this.#forget(trace);
       } catch ({ status }) {
-        if (status === 404 || status === 410) await this.#forget(trace);
+        if (isTheirs() && (status === 404 || status === 410)) await this.#forget(trace);
       }
       mark(false);
     };

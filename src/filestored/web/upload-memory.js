@@ -2,6 +2,9 @@
 
 const NAME = "filestored-uploads";
 
+/** As long is remembered what nobody has gone on with; by default servers keep it for a day. */
+const KEPT_MS = 30 * 86_400_000;
+
 /** Return what an upload is known by: the user, and the file's path, size and time of change. */
 export function fingerprint(user, { path, size, lastModified }) {
   return [user, path, size, lastModified].join("\n");
@@ -20,10 +23,13 @@ export class Memory {
     return await this.#run("readonly", (store) => store.get(key)) ?? null;
   }
 
-  /** Return the traces of a user, the oldest first. */
+  /** Return the traces of a user, the oldest first; those that are too old, of all users, are forgotten. */
   async list(user) {
     const all = await this.#run("readonly", (store) => store.getAll()) ?? [];
-    return all.filter((trace) => trace.user === user).sort((one, other) => one.created - other.created);
+    const isOld = ({ created }) => created < Date.now() - KEPT_MS;
+    all.filter(isOld).forEach(({ key }) => this.forget(key));
+    return all.filter((trace) => trace.user === user && !isOld(trace))
+      .sort((one, other) => one.created - other.created);
   }
 
   /** Keep a trace instead of the one with its key. */

@@ -3,11 +3,11 @@
 import { Knowledge } from "./upload-hash.js";
 import { Leftovers } from "./upload-left.js";
 import { Queue } from "./upload-queue.js";
-import { View } from "./upload-view.js";
+import { View, askToStop } from "./upload-view.js";
 import "./upload-words.js";
 
-/** Show uploads in `element` until `signal` is aborted. Returns the leftovers, whose `add` takes items. */
-export function openPanel(element, { signal, ...parts }) {
+/** Show uploads in `element`. Returns `add(items)` and `mayLeave()`, as mountUploads does. */
+export function openPanel(element, parts) {
   const { session } = parts.api;
   const knowledge = new Knowledge(parts.api);
   let view;
@@ -15,18 +15,19 @@ export function openPanel(element, { signal, ...parts }) {
   const queue = new Queue({ ...parts, knowledge, tell });
   const left = new Leftovers({ ...parts, queue, tell });
   view = new View(element, queue, left);
-  const listen = (target, name, act) => target.addEventListener(name, act, { signal });
-  listen(session, "signed-out", () => {
-    queue.signOut();
+  session.addEventListener("signed-out", ({ detail: { isRefused } }) => {
+    queue.signOut(isRefused);
     left.load();
   });
-  listen(session, "signed-in", () => {
+  session.addEventListener("signed-in", () => {
     queue.signIn();
     left.load();
   });
-  listen(document, "languagechange", () => view.render());
-  listen(window, "beforeunload", (event) => queue.wouldLose && event.preventDefault());
-  signal.addEventListener("abort", () => queue.pause(queue.uploads));
+  document.addEventListener("languagechange", () => view.render());
+  addEventListener("beforeunload", (event) => queue.wouldLose && event.preventDefault());
   left.load();
-  return left;
+  return {
+    add: (items) => left.add(items),
+    mayLeave: async () => !queue.unfinished || askToStop("upload.leave", queue.unfinished),
+  };
 }

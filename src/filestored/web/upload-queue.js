@@ -1,70 +1,25 @@
 // The uploads under way: hashed, asked about and sent, a few at a time, in the order they came.
 
+import { ACTIVE, Costs, Lines, MOST_FILES, TOGETHER, Upload } from "./upload-lines.js";
 import { alone, fingerprint } from "./upload-memory.js";
 import { SendError, UNREADABLE, persist, sendTogether, sendWhole } from "./upload-send.js";
 import { discard, sendResumable } from "./upload-tus.js";
 
-/** Files of up to TOGETHER bytes share a request, those of up to WHOLE have one each, larger ones can be resumed. */
-const TOGETHER = 512 << 10;
-const WHOLE = 4 << 20;
-const MOST_FILES = 24;
-const MOST_BYTES = 2 << 20;
-
 /** What goes on at once. A browser opens six connections to a server: one is left for the rest of the page. */
-const LANES = { hash: 2, small: 3, large: 2 };
+const LANES = { hash: 2, small: 5, large: 2 };
+const CONNECTIONS = 5;
 
 /** How many files are looked at before it is their turn to be sent. */
 const AHEAD = 500;
 
-/** From how many waiting files it is worth finding out first what is faster, hashing or sending. */
-const MANY = 100;
-
-/** How much longer it must take to send small files than to hash them, or they are sent without looking. */
-const WORTH = 4;
-
 /** Statuses that have nothing to do with which file it is. */
 const FOR_ALL = new Set([401, 403, 507]);
 
-/** States in which something is going to happen by itself. */
-export const ACTIVE = new Set(["waiting", "checking", "ready", "sending", "elsewhere"]);
+/** The status of what is larger than the server takes, or than there is room for. */
+const TOO_LARGE = 413;
 
-/**
- * An upload: `file`, `path`, `name`, `size` in bytes; `state` is one of ACTIVE, or paused, failed, stored, known,
- * cancelled; `sent` bytes are on the server; `error` is why it failed, or what it waits for.
- */
-class Upload {
-  state = "waiting";
-  sent = 0;
-  error = null;
-  hash = null;
-  address = null;
-  isAlone = false;
-  #controller = null;
-
-  constructor({ file, path, handle }) {
-    // each of these may cost the browser a look at the disk
-    const [size, lastModified] = file ? [file.size, file.lastModified] : [0, 0];
-    const name = path.split("/").pop();
-    Object.assign(this, { file, path, handle, name, size, lastModified, isResumable: size > WHOLE });
-    // the same file again is the same upload
-    this.key = fingerprint("", this);
-  }
-
-  /** Begin to be sent, together with whatever has the same controller. */
-  begin(controller) {
-    this.#controller = controller;
-    this.state = "sending";
-    this.error = null;
-  }
-
-  /** Go into another state, and end what is being done. */
-  stop(state, error = null) {
-    Object.assign(this, { state, error });
-    if (!this.isResumable) this.sent = 0;
-    this.#controller?.abort();
-    this.#controller = null;
-  }
-}
+/** The key of those who have not signed in. */
+const NOBODY = "anonymous";
 
 /** The queue. `uploads` are those not stored yet, in their order; `done` what became of the others. */
 export class Queue {
@@ -72,12 +27,14 @@ export class Queue {
   done;
   #parts;
   #byKey = new Map();
-  #lines = { waiting: [], small: [], large: [] };
+  #lines = new Lines();
+  #costs = new Costs();
   #busy = { hash: 0, small: 0, large: 0 };
   #checking = 0;
-  /** Milliseconds that a small file has taken lately. */
-  #costs = { hash: 0, send: 0 };
-  #probes = 0;
+  /** From this size in bytes nothing fits any more. */
+  #tooLarge = Infinity;
+  /** The key of whoever has signed in last. */
+  #user = NOBODY;
   #isDue = false;
 
   /** `parts`: `api`, `knowledge`, `memory`, `onStored`, and `tell`, called whenever something has changed. */
@@ -88,16 +45,15 @@ export class Queue {
 
   /** Add items of upload-gather.js. What is in the queue already only goes on. */
   add(items) {
-    for (const item of items) {
+    const uploads = items.map((item) => {
       const upload = new Upload(item);
       const same = this.#byKey.get(upload.key);
-      if (!same) {
-        this.#byKey.set(upload.key, upload);
-        this.uploads.add(upload);
-      }
-      if (!ACTIVE.has(same?.state)) this.#await(same ?? upload);
-    }
-    this.#pump();
+      if (same) return same;
+      this.#byKey.set(upload.key, upload);
+      this.uploads.add(upload);
+      return upload;
+    });
+    this.resume(uploads);
   }
 
   /** Stop sending some for now. */
@@ -108,40 +64,87 @@ export class Queue {
 
   /** Go on with those that are paused or have failed. */
   resume(uploads) {
+    // there may be room again
+    this.#tooLarge = Infinity;
     for (const upload of uploads) if (!ACTIVE.has(upload.state)) this.#await(upload);
     this.#pump();
   }
 
-  /** Give one up; the server forgets what it has of it. */
-  async cancel(upload) {
-    upload.stop("cancelled");
-    this.#remove(upload);
-    this.#pump();
-    if (!upload.address) return;
-    await this.#parts.memory.forget(this.#traceKey(upload));
-    await discard(this.#parts.api, upload.address);
-  }
-
-  /** Fail whatever is under way: nobody is signed in. */
-  signOut() {
-    for (const upload of this.uploads) if (ACTIVE.has(upload.state)) this.#fail(upload, new SendError(401));
-  }
-
-  /** Go on with what failed for want of a token; what another user began is begun anew. */
-  signIn() {
-    this.#parts.knowledge.forget();
-    for (const upload of this.uploads) {
-      if (upload.state !== "failed" || upload.error.status !== 401) continue;
-      upload.address = null;
-      this.#await(upload);
+  /** Give some up; the server forgets what it has of them. */
+  async cancel(uploads) {
+    const { api, memory } = this.#parts;
+    for (const upload of uploads) {
+      upload.stop("cancelled");
+      this.#remove(upload);
     }
     this.#pump();
+    await Promise.all(uploads.filter(({ address }) => address).map(async (upload) => {
+      await memory.forget(this.#traceKey(upload));
+      await discard(api, upload.address);
+    }));
+  }
+
+  /**
+   * Somebody has signed out: nobody who comes after is to see or to send what was theirs. Where the server refused the
+   * token it waits for them. What the server and the browser keep of unfinished uploads stays.
+   */
+  signOut(isRefused) {
+    this.#parts.knowledge.forget();
+    if (isRefused) return this.#failAll(new SendError(401));
+    this.#user = NOBODY;
+    this.#leave(this.uploads);
+  }
+
+  /** Somebody has signed in: go on with what is theirs, and with what nobody had signed in for. */
+  async signIn() {
+    const { api, knowledge } = this.#parts;
+    const { key } = api.session;
+    const before = this.#user;
+    this.#user = key;
+    knowledge.forget();
+    const others = [...this.uploads].filter(({ user }) => user !== key && user !== NOBODY);
+    for (const upload of this.uploads) if (upload.user === NOBODY) this.#begin(upload);
+    others.forEach((upload) => ACTIVE.has(upload.state) && this.#fail(upload, new SendError(401)));
+    // the owner may have another token now
+    const isSame = [key, NOBODY].includes(before) || await this.#is(others.find(({ owner }) => owner)?.owner);
+    if (api.session.key !== key) return;
+    if (isSame) others.forEach((upload) => Object.assign(upload, { user: key }));
+    else this.#leave(others);
+    for (const upload of this.uploads) if (upload.error?.status === 401 && upload.user === key) this.#await(upload);
+    this.#pump();
+  }
+
+  // what somebody else has begun on the server is not to be had
+  #begin(upload) {
+    const isWanted = ACTIVE.has(upload.state) || upload.error?.status === 401;
+    Object.assign(upload, { address: null, user: this.#user });
+    if (!isWanted) return;
+    upload.stop("paused");
+    this.#await(upload);
+  }
+
+  async #is(owner) {
+    const answer = await this.#parts.knowledge.prepare().catch(() => ({}));
+    return owner && answer.owner === owner;
+  }
+
+  #leave(uploads) {
+    for (const upload of [...uploads]) {
+      upload.stop("cancelled");
+      this.#remove(upload);
+    }
+    this.clear();
   }
 
   /** Forget those that are stored. */
   clear() {
-    this.done = { stored: 0, known: 0, bytes: 0, latest: [] };
+    this.done = { stored: 0, known: 0, same: 0, bytes: 0, latest: [], paths: new Map() };
     this.#parts.tell();
+  }
+
+  /** How many there are that something is going to happen to, or that are paused. */
+  get unfinished() {
+    return [...this.uploads].filter(({ state }) => state !== "failed").length;
   }
 
   /** Whether closing the page would lose what is being sent. */
@@ -150,9 +153,13 @@ export class Queue {
   }
 
   #await(upload) {
+    const { key } = this.#parts.api.session;
+    if (key !== NOBODY) this.#user = key;
     if (!upload.file) return this.#fail(upload, new SendError(UNREADABLE));
-    Object.assign(upload, { state: "waiting", error: null });
-    this.#lines.waiting.push(upload);
+    // what waits for its user is not sent for another
+    if (![undefined, NOBODY, key].includes(upload.user)) return this.#fail(upload, new SendError(401));
+    upload.await(key);
+    this.#lines.wait(upload);
   }
 
   #fail(upload, error) {
@@ -160,6 +167,17 @@ export class Queue {
     // it is not what was hashed any more
     if (error.status === 422) Object.assign(upload, { address: null, hash: null });
     this.#parts.tell();
+  }
+
+  // with what has failed fails what the reason holds for as well, without being sent
+  #refuse(upload, error) {
+    this.#fail(upload, error);
+    if (FOR_ALL.has(error.status)) this.#failAll(error);
+    if (error.status === TOO_LARGE) this.#tooLarge = Math.min(this.#tooLarge, upload.size);
+  }
+
+  #failAll(error) {
+    for (const upload of this.uploads) if (ACTIVE.has(upload.state)) this.#fail(upload, error);
   }
 
   #remove(upload) {
@@ -170,16 +188,31 @@ export class Queue {
 
   /** Start whatever there is room for. */
   #pump() {
-    const { waiting, small, large } = this.#lines;
+    const lines = this.#lines;
     let next;
-    const isFree = (lane) => this.#busy[lane] < LANES[lane];
-    const ahead = this.#costs.send ? AHEAD : 2 * MOST_FILES;
-    while (isFree("hash") && this.#checking + small.length < ahead && (next = take(waiting, "waiting"))) {
+    const busy = this.#busy;
+    const isFree = (lane) => busy[lane] < LANES[lane] && (lane === "hash" || busy.small + busy.large < CONNECTIONS);
+    const ahead = this.#costs.isKnown ? AHEAD : 2 * MOST_FILES;
+    while (isFree("hash") && this.#checking + lines.count("small") < ahead && (next = lines.take("waiting"))) {
       this.#check(next);
     }
-    while (isFree("small") && (next = takeTogether(small)).length) this.#run("small", this.#sendSmall(next));
-    while (isFree("large") && (next = take(large, "ready"))) this.#run("large", this.#sendLarge(next));
+    while (isFree("large") && (next = lines.take("large"))) {
+      if (this.#fitting([next]).length) this.#run("large", this.#sendLarge(next));
+    }
+    while (isFree("small") && (next = lines.takeTogether()).length) {
+      next = this.#fitting(next);
+      if (next.length) this.#run("small", this.#sendSmall(next));
+    }
     this.#parts.tell();
+  }
+
+  // what is as large as one that found no room is not sent
+  #fitting(uploads) {
+    return uploads.filter((upload) => {
+      const isFitting = upload.size < this.#tooLarge;
+      if (!isFitting) this.#fail(upload, new SendError(TOO_LARGE));
+      return isFitting;
+    });
   }
 
   // those that have got further together are to be sent together
@@ -203,39 +236,34 @@ export class Queue {
     this.#checking++;
     upload.state = "checking";
     // while the server is asked about one file the next is hashed
-    if (this.#isWorthHashing(upload)) this.#run("hash", this.#hash(upload).then(() => void this.#lookUp(upload)));
-    else this.#lookUp(upload);
-  }
-
-  // of many small files some are sent at once, to see how long that takes
-  #isWorthHashing({ size, hash }) {
-    if (hash) return false;
-    if (size > TOGETHER) return true;
-    const costs = this.#costs;
-    if (costs.send) return costs.send > WORTH * costs.hash;
-    return this.#lines.waiting.length < MANY || this.#probes++ >= MOST_FILES;
+    if (this.#costs.isWorthHashing(upload, this.#lines.count("waiting"))) {
+      this.#run("hash", this.#hash(upload).then(() => void this.#lookUp(upload)));
+    } else {
+      this.#lookUp(upload);
+    }
   }
 
   async #hash(upload) {
     const begun = performance.now();
     upload.hash = await this.#parts.knowledge.hash(upload).catch(() => null);
-    if (upload.size <= TOGETHER) this.#weigh("hash", 1, begun, this.#busy.hash);
+    if (upload.size <= TOGETHER) this.#costs.weigh("hash", 1, begun, this.#busy.hash);
   }
 
   async #lookUp(upload) {
     const { knowledge } = this.#parts;
+    const { turn } = upload;
+    const isStill = () => upload.state === "checking" && upload.turn === turn;
     try {
-      await knowledge.prepare();
-    } catch {
+      upload.owner = (await knowledge.prepare()).owner;
+    } catch (error) {
       // the same for all: no need to ask for each
-      this.signOut();
+      if (isStill()) this.#failAll(new SendError(error.status));
     }
-    const found = upload.hash && await knowledge.find(upload.hash, upload.name);
+    const found = isStill() && upload.hash && await knowledge.find(upload.hash, upload.name);
     this.#checking--;
-    if (upload.state === "checking") {
-      upload.state = "ready";
+    if (isStill()) {
       if (found) this.#finish(upload, found, "known");
-      else this.#lines[upload.isResumable ? "large" : "small"].push(upload);
+      else this.#lines.makeReady(upload);
     }
     this.#pumpSoon();
   }
@@ -253,7 +281,7 @@ export class Queue {
     try {
       const files = uploads.map(({ file }) => file);
       const { objects, isNew } = await persist(attempt, { files, signal, tell: (error) => this.#note(uploads, error) });
-      if (first.size <= TOGETHER) this.#weigh("send", uploads.length, begun, this.#busy.small);
+      if (first.size <= TOGETHER) this.#costs.weigh("send", uploads.length, begun, this.#busy.small);
       uploads.forEach((upload, at) => this.#finish(upload, objects[at], isNew ? "stored" : "known"));
     } catch (error) {
       this.#sendAgain(uploads.filter(({ state }) => state === "sending"), signal.aborted, error);
@@ -263,20 +291,14 @@ export class Queue {
   // what did not go together goes again: without what was stopped, or each by itself to see which it was
   #sendAgain(uploads, isStopped, error) {
     if (!isStopped && (uploads.length === 1 || FOR_ALL.has(error.status))) {
-      uploads.forEach((upload) => this.#fail(upload, error));
+      uploads.forEach((upload) => this.#refuse(upload, error));
       return;
     }
     for (const upload of uploads) {
       upload.stop("ready");
       upload.isAlone ||= !isStopped;
     }
-    this.#lines.small.unshift(...uploads);
-  }
-
-  #weigh(what, files, begun, lanes) {
-    const each = (performance.now() - begun) / files / lanes;
-    const known = this.#costs[what];
-    this.#costs[what] += (each - known) * (known ? 0.2 : 1);
+    this.#lines.putBack(uploads);
   }
 
   #share(uploads, loaded) {
@@ -313,7 +335,7 @@ export class Queue {
       if (isElsewhere) this.#busy.large++;
       if (signal.aborted) return;
       if (error.status === 422) await this.#parts.memory.forget(key);
-      this.#fail(upload, error);
+      this.#refuse(upload, error);
     }
   }
 
@@ -325,7 +347,7 @@ export class Queue {
     const { api, memory, tell } = this.#parts;
     const { name, path, size, lastModified, handle, file: { type } } = upload;
     const created = Date.now();
-    const trace = { key, user: api.session.key, name, path, size, lastModified, created, ...(handle && { handle }) };
+    const trace = { key, user: upload.user, name, path, size, lastModified, created, ...(handle && { handle }) };
     const hash = await sendResumable(api, upload, {
       signal,
       progress(sent) {
@@ -349,42 +371,22 @@ export class Queue {
     this.#parts.tell();
   }
 
-  #finish(upload, object, state) {
-    Object.assign(upload, { state, error: null, sent: upload.size });
-    this.done[state]++;
-    this.done.bytes += upload.size;
-    this.done.latest = [...this.done.latest.slice(-4), upload];
+  #finish(upload, object, outcome) {
+    // its user has signed out meanwhile
+    if (!this.uploads.has(upload)) return;
+    const { done } = this;
+    const twin = done.paths.get(object.hash) ?? upload.path;
+    const state = twin === upload.path ? outcome : "same";
+    done.paths.set(object.hash, twin);
+    Object.assign(upload, { state, twin, error: null, sent: upload.size });
+    done[state]++;
+    done.bytes += upload.size;
+    done.latest = [...done.latest.slice(-4), upload];
     this.#remove(upload);
     this.#parts.onStored(object);
   }
 
   #traceKey(upload) {
-    return fingerprint(this.#parts.api.session.key, upload);
+    return fingerprint(upload.user, upload);
   }
-}
-
-// the first of a line that is still in a state: what was stopped meanwhile is passed over
-function take(line, state) {
-  let upload;
-  do {
-    upload = line.shift();
-  } while (upload && upload.state !== state);
-  return upload;
-}
-
-// as many small files as go together
-function takeTogether(line) {
-  const taken = [];
-  let bytes = 0;
-  for (let upload = take(line, "ready"); upload; upload = take(line, "ready")) {
-    bytes += upload.size;
-    const isBig = upload.size > TOGETHER || upload.isAlone;
-    if (taken.length && (isBig || taken.length === MOST_FILES || bytes > MOST_BYTES)) {
-      line.unshift(upload);
-      break;
-    }
-    taken.push(upload);
-    if (isBig) break;
-  }
-  return taken;
 }

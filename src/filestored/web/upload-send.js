@@ -1,19 +1,27 @@
 // Requests that carry bytes: by XMLHttpRequest, which alone tells how much of a body has gone.
 
+import { ApiError } from "./api.js";
+
 const SILENCE_MS = 60_000;
 const ANSWER_MS = 300_000;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
-const PASSING = new Set([0, 408, 409, 423, 425, 429, 500, 502, 503, 504]);
+
+/** As long is waited where the server asks for longer. */
+const LONGEST_ASKED_MS = 120_000;
+
+/** What passes by itself, and what may, but is given up where it goes on for longer than PATIENCE_MS. */
+const PASSING = new Set([0, 423, 425, 429, 502, 503, 504]);
+const DOUBTFUL = new Set([408, 409, 500]);
+const PATIENCE_MS = 180_000;
 
 /** The status of a file that has changed since it was chosen, or cannot be read. */
 export const UNREADABLE = -1;
 
-/** An upload failed: `status` as in HTTP, 0 without an answer, or UNREADABLE; `detail` is what the server says. */
-export class SendError extends Error {
-  constructor(status, detail = "") {
-    super(detail || `status ${status}`);
-    Object.assign(this, { status, detail });
+/** An upload failed: an ApiError, whose status may be UNREADABLE as well. */
+export class SendError extends ApiError {
+  constructor(status, detail = "", retryAfter = 0) {
+    super(status, "", detail, retryAfter);
   }
 }
 
@@ -54,33 +62,49 @@ export function send(api, method, path, { body, headers = {}, signal, progress }
   });
 }
 
-function refusal({ status, responseText }) {
+function refusal(xhr) {
+  const { status, responseText } = xhr;
+  const retryAfter = Number(xhr.getResponseHeader("Retry-After"));
   try {
-    return new SendError(status, JSON.parse(responseText).detail);
+    return new SendError(status, JSON.parse(responseText).detail, retryAfter);
   } catch {
-    return new SendError(status);
+    return new SendError(status, "", retryAfter);
   }
 }
 
 /**
  * Attempt until it succeeds, or fails for a reason that does not pass by itself, which is thrown; UNREADABLE where one
- * of the `files` that are being sent is. Waits longer from time to time, until the browser is online, and from the
- * start again once `attempt` has called what it is given. `tell` is called with what is waited for, then with null.
+ * of the `files` that are being sent is. Waits as long as the server asks, else longer from time to time, until the
+ * browser is online, and from the start again once `attempt` has called what it is given. `tell` is called with what is
+ * waited for, then with null.
  */
 export async function persist(attempt, { files, signal, tell }) {
   let failures = 0;
+  let doubtfulSince = null;
   for (;;) {
     try {
-      return await attempt(() => (failures = 0));
+      return await attempt(() => {
+        failures = 0;
+        doubtfulSince = null;
+      });
     } catch (error) {
       signal.throwIfAborted();
-      if (!PASSING.has(error.status)) throw error;
-      if (error.status === 0) await Promise.all(files.map(requireReadable));
+      const { status } = error;
+      doubtfulSince = DOUBTFUL.has(status) ? doubtfulSince ?? Date.now() : null;
+      const isOver = doubtfulSince !== null && Date.now() - doubtfulSince > PATIENCE_MS;
+      if (isOver || !(PASSING.has(status) || DOUBTFUL.has(status))) throw error;
+      if (status === 0) await Promise.all(files.map(requireReadable));
       tell(error);
-      await pause(Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** failures++) * (0.5 + Math.random() / 2), signal);
+      await pause(waitFor(error, failures++), signal);
       tell(null);
     }
   }
+}
+
+// not all at the same moment
+function waitFor({ retryAfter }, failures) {
+  if (retryAfter > 0) return Math.min(LONGEST_ASKED_MS, 1000 * retryAfter) + FIRST_WAIT_MS * Math.random();
+  return Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** failures) * (0.5 + Math.random() / 2);
 }
 
 // to the network a file that has changed since it was chosen looks like a lost connection

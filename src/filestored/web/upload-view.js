@@ -2,7 +2,7 @@
 
 import { icon, iconButton, make } from "./dom.js";
 import { gatherChosen } from "./upload-gather.js";
-import { ACTIVE } from "./upload-queue.js";
+import { ACTIVE } from "./upload-lines.js";
 import { formatBytes, formatDuration, say } from "./words.js";
 
 const MOST_ROWS = 40;
@@ -12,7 +12,8 @@ const MEASURED_SECONDS = 0.5;
 const SMOOTH_SECONDS = 4;
 const ICONS = { pause: "pause", resume: "play", retry: "retry" };
 const CALLS = { pause: "pause", resume: "resume", retry: "resume" };
-const EXPLAINED = new Set([-1, 0, 401, 403, 413, 422, 507]);
+const FINISHED = ["stored", "known", "same"];
+const EXPLAINED = new Set([-1, 0, 401, 403, 413, 422, 500, 507]);
 const DETAILED = new Set([413, "other"]);
 
 /** Shows the queue, and what is left of earlier visits, in `element`. */
@@ -40,12 +41,23 @@ export class View {
     this.#buttons = {
       "pause-all": textButton(() => queue.pause(queue.uploads)),
       "resume-all": textButton(() => queue.resume(queue.uploads)),
+      "cancel-all": textButton(() => this.#cancelAll()),
+      "clear-failed": textButton(() => queue.cancel(this.#failed())),
       "clear": textButton(() => queue.clear()),
     };
     const buttons = make("div", { class: "upload-buttons" }, ...Object.values(this.#buttons));
     this.#head = make("div", { class: "upload-head" }, this.#title, this.#summary, buttons);
     element.append(this.#head, this.#progress, this.#list, this.#more, this.#hint, this.#leftTitle, this.#leftList,
       this.#live);
+  }
+
+  async #cancelAll() {
+    const uploads = () => [...this.#queue.uploads];
+    if (await askToStop("upload.stop", this.#queue.unfinished)) this.#queue.cancel(uploads());
+  }
+
+  #failed() {
+    return [...this.#queue.uploads].filter(({ state }) => state === "failed");
   }
 
   /** Show how things are, soon: not more often than an eye can follow. */
@@ -61,21 +73,24 @@ export class View {
     const focused = this.#element.contains(document.activeElement) && document.activeElement;
     this.#show();
     // a button that went leaves the keyboard to the next
-    if (focused && !focused.checkVisibility()) this.#element.querySelector("button:not([hidden])")?.focus();
+    if (!focused || focused === document.activeElement && focused.checkVisibility()) return;
+    // a row that has moved has lost it
+    const next = focused.checkVisibility() ? focused : this.#element.querySelector("button:not([hidden])");
+    next?.focus({ preventScroll: true });
   }
 
   #show() {
     const { done } = this.#queue;
     const uploads = [...this.#queue.uploads];
     const traces = this.#left.list;
-    const finished = done.stored + done.known;
+    const finished = FINISHED.reduce((sum, state) => sum + done[state], 0);
     this.#element.hidden = !uploads.length && !finished && !traces.length;
     this.#renderHead(uploads, done, finished);
-    const chosen = choose(uploads);
+    const { chosen, rest } = choose(uploads);
     this.#place(this.#list, [...chosen, ...done.latest], UploadRow);
     this.#place(this.#leftList, traces, LeftRow);
     const isLarge = chosen.some(({ isResumable, state }) => isResumable && ACTIVE.has(state));
-    show(this.#more, uploads.length > chosen.length && say("upload.more", { n: uploads.length - chosen.length }));
+    show(this.#more, joined(...rest.map(([name, n]) => n && say(`upload.more-${name}`, { n }))));
     show(this.#hint, isLarge && say("upload.hint"));
     show(this.#leftTitle, traces.length && say("upload.left"));
     // those that go on by themselves are measured while nothing happens, too
@@ -85,11 +100,11 @@ export class View {
   #renderHead(uploads, done, finished) {
     const sum = (field) => uploads.reduce((total, upload) => total + upload[field], done.bytes);
     const [sent, size] = [sum("sent"), sum("size")];
-    const failed = uploads.filter(({ state }) => state === "failed").length;
+    const failed = this.#failed().length;
     const isActive = uploads.some(({ state }) => ACTIVE.has(state));
     const isOver = uploads.length === failed;
     this.#meter.update(sent);
-    const counts = { stored: done.stored, known: done.known, failed };
+    const counts = { stored: done.stored, known: done.known, same: done.same, failed };
     const outcome = joined(...Object.entries(counts).map(([name, n]) => n && say(`upload.count-${name}`, { n })));
     const values = { done: finished, n: finished + uploads.length, sent: formatBytes(sent), size: formatBytes(size) };
     this.#title.textContent = say("uploads");
@@ -101,7 +116,9 @@ export class View {
     // read out: failures, and what has become of all once it is over
     const news = isOver ? outcome : failed ? say("upload.count-failed", { n: failed }) : "";
     if (this.#live.textContent !== news) this.#live.textContent = news;
-    const shown = [isActive, uploads.some(({ state }) => !ACTIVE.has(state)), finished];
+    const shown = [
+      isActive, uploads.some(({ state }) => !ACTIVE.has(state)), uploads.length - failed > 1, failed > 1, finished,
+    ];
     Object.entries(this.#buttons).forEach(([key, button], at) => {
       show(button, shown[at] && say(`upload.${key}`));
     });
@@ -137,7 +154,7 @@ class UploadRow {
     this.#upload = upload;
     // one button, so that the keyboard stays on it
     this.#toggle = iconButton("pause", "", { onclick: () => queue[CALLS[this.#action]]([upload]) });
-    this.#cancel = iconButton("close", "", { onclick: () => queue.cancel(upload) });
+    this.#cancel = iconButton("close", "", { onclick: () => queue.cancel([upload]) });
     const buttons = make("div", { class: "upload-buttons" }, this.#toggle, this.#cancel);
     this.element = make("li", {}, nameOf(upload), this.#state, this.#progress, buttons);
   }
@@ -214,24 +231,46 @@ class Meter {
   }
 }
 
-// what runs or wants something, and the next few that wait
-function choose(uploads) {
-  const isWaiting = ({ state }) => state === "waiting" || state === "ready";
-  const others = uploads.filter((upload) => !isWaiting(upload));
-  return [...others.slice(0, MOST_ROWS), ...uploads.filter(isWaiting).slice(0, MOST_WAITING)];
+/** Ask whether uploads may be stopped, in the words of a key; where that cannot be asked they may. */
+export async function askToStop(key, n) {
+  const dialogs = await import("./dialogs.js").catch(() => null);
+  return !dialogs || dialogs.ask(say(`${key}.title`), say(`${key}.text`, { n }), say(`${key}.button`));
 }
 
-function describe({ state, sent, size, error }, meter) {
+// `chosen` has rows: what is under way, what has failed, and the next few that wait; `rest` counts the others
+function choose(uploads) {
+  const isWaiting = ({ state }) => state === "waiting" || state === "ready";
+  const begun = uploads.filter((upload) => !isWaiting(upload));
+  // what is paused stays where it is, unless that hides something
+  const isLate = ({ state }) => (begun.length > MOST_ROWS ? !ACTIVE.has(state) : state === "failed");
+  const ordered = [...begun.filter((upload) => !isLate(upload)), ...begun.filter(isLate)];
+  const waiting = uploads.filter(isWaiting);
+  const hidden = [...ordered.slice(MOST_ROWS), ...waiting.slice(MOST_WAITING)];
+  const count = (...states) => hidden.filter(({ state }) => states.includes(state)).length;
+  const [failed, paused] = [count("failed"), count("paused")];
+  const rest = { waiting: hidden.length - failed - paused, paused, failed };
+  return { chosen: [...ordered.slice(0, MOST_ROWS), ...waiting.slice(0, MOST_WAITING)], rest: Object.entries(rest) };
+}
+
+function describe({ state, sent, size, error, twin }, meter) {
   if (state === "failed") return explain(error);
-  if (error) return say(navigator.onLine ? error.status ? "upload.busy" : "upload.unreachable" : "upload.offline");
+  if (error) return say(`upload.${hindrance(error)}`);
+  if (state === "same") return say("upload.same", { name: twin });
   if (state === "sending" && size && sent === size) return say("upload.storing");
   if (state === "sending") return joined(amount(sent, size), pace(meter, size - sent));
   const name = say(`upload.${state === "ready" ? "waiting" : state}`);
   return joined(name, state === "paused" && sent ? amount(sent, size) : formatBytes(size));
 }
 
+function hindrance({ status }) {
+  if (!navigator.onLine) return "offline";
+  if (status === 500) return "faulty";
+  return status ? "busy" : "unreachable";
+}
+
 function explain({ status, detail }) {
-  const key = EXPLAINED.has(status) ? status : "other";
+  // what was not even sent has no detail
+  const key = status === 413 && !detail ? "full" : EXPLAINED.has(status) ? status : "other";
   return [say(`upload.error.${key}`), DETAILED.has(key) && detail].filter(Boolean).join(" ");
 }
 

@@ -4,6 +4,7 @@ const UNITS = ["kilobyte", "megabyte", "gigabyte", "terabyte", "petabyte"];
 const SPANS = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const words = {};
 const sources = [];
+const formatters = new Map();
 
 // early.js has chosen it
 let language = document.documentElement.lang;
@@ -24,7 +25,7 @@ export function say(key, values = {}) {
   const text = typeof entry === "string" ? entry : entry[plurals.select(values.n)] ?? entry.other;
   return text.replace(/\{(\w+)\}/g, (_, name) => {
     const value = values[name] ?? "";
-    return typeof value === "number" ? new Intl.NumberFormat(language).format(value) : value;
+    return typeof value === "number" ? formatter(Intl.NumberFormat).format(value) : value;
   });
 }
 
@@ -35,7 +36,7 @@ export function formatBytes(bytes) {
   let unit = 0;
   while (value >= 999.5 && unit < UNITS.length - 1) [value, unit] = [value / 1000, unit + 1];
   const digits = value < 10 ? 1 : 0;
-  return new Intl.NumberFormat(language, {
+  return formatter(Intl.NumberFormat, {
     style: "unit", unit: UNITS[unit], unitDisplay: "short", maximumFractionDigits: digits,
   }).format(value);
 }
@@ -50,24 +51,31 @@ export function formatDuration(seconds) {
     if (number || parts.length) parts.push([number, unit]);
   }
   return parts.slice(0, 2).filter(([number]) => number).map(([number, unit]) =>
-    new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "short" }).format(number)).join(" ");
+    formatter(Intl.NumberFormat, { style: "unit", unit, unitDisplay: "short" }).format(number)).join(" ");
 }
 
 /** Return a moment (RFC 3339) as a date and a time of day. */
 export function formatTime(iso) {
-  return new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(new Date(iso));
+  return formatter(Intl.DateTimeFormat, { dateStyle: "medium", timeStyle: "short" }).format(new Date(iso));
 }
 
 /** Return a moment (RFC 3339) as a date alone. */
 export function formatDate(iso) {
-  return new Intl.DateTimeFormat(language, { dateStyle: "medium" }).format(new Date(iso));
+  return formatter(Intl.DateTimeFormat, { dateStyle: "medium" }).format(new Date(iso));
 }
 
 /** Return a moment (RFC 3339) as seen from now: "in 3 days", "5 minutes ago". */
 export function formatRelative(iso) {
   const seconds = (new Date(iso) - Date.now()) / 1000;
   const [unit, length] = SPANS.find(([, size]) => Math.abs(seconds) >= size) ?? SPANS.at(-1);
-  return new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.round(seconds / length), unit);
+  return formatter(Intl.RelativeTimeFormat, { numeric: "auto" }).format(Math.round(seconds / length), unit);
+}
+
+// to make one takes longer than all that it formats for a row
+function formatter(Kind, options = {}) {
+  const key = [language, Kind.name, ...Object.values(options)].join();
+  if (!formatters.has(key)) formatters.set(key, new Kind(language, options));
+  return formatters.get(key);
 }
 
 /** Return the language in use: "en" or "ru". */
