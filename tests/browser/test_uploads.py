@@ -165,6 +165,8 @@ class TestComingIn:
             "large.bin": 6 * MIB,
         }
         paths = [make_file(tmp_path, name, size) for name, size in sizes.items()]
+        # other tests have stored nothing, too
+        httpx.delete(f"{daemon.url}/{digest_of(paths[2])}")
         visit(page, daemon.url)
         with page.expect_file_chooser() as chooser:
             page.get_by_role("button", name="Upload files").click()
@@ -329,9 +331,9 @@ class TestOneUpload:
         watch.allow("ERR_")
         path = make_file(tmp_path, "letter.bin", 3 * MIB)
         visit(page, proxy.url)
-        proxy.limit(MIB)
+        proxy.limit(250_000)
         choose(page, path)
-        proxy.wait_for(proxy.uploaded + 500_000)
+        proxy.wait_for(proxy.uploaded + 250_000)
         press(page, "Pause letter.bin")
         # what waits in the sockets is not to make it whole
         proxy.cut()
@@ -409,7 +411,8 @@ class TestABadNetwork:
         choose(page, path)
         for reached in (12 * MIB, 28 * MIB):
             proxy.wait_for(reached)
-            assert proxy.cut()
+            # it may be between two connections
+            assert wait_until(lambda: proxy.cut() > 0)
         proxy.limit(None)
         expect_stored(page, daemon, path)
         # what had come was kept
