@@ -129,6 +129,10 @@ def watch() -> Iterator[Watch]:
 def new_page(chromium: Browser, watch: Watch, request: pytest.FixtureRequest) -> Iterator[NewPage]:
     """Open pages, each in a fresh profile: no storage, English, light and desktop size unless told otherwise."""
     contexts: list[BrowserContext] = []
+    # what is asked for first ends last: a page that outlives its server would complain of that
+    for server in ("start_daemon", "proxy"):
+        if server in request.fixturenames:
+            request.getfixturevalue(server)
 
     def open_page(
         url: str | None = None,
