@@ -127,6 +127,7 @@ class Continuation:
         self._noted_hashes = self._hashes.copy()
         self._noted_at = time.monotonic()
         self._has_failed = False
+        self._may_be_blob = False
         self._wanted = area.shared.wanted(upload.id)
 
     async def __aenter__(self) -> "Continuation":
@@ -135,7 +136,7 @@ class Continuation:
     async def __aexit__(self, *_: object) -> None:
         # the thread may still write to the file that is about to be closed
         await self._pipeline.abandon()
-        if self.upload.digest is None:
+        if self.upload.digest is None and not self._may_be_blob:
             # bytes that nothing counts must not take room
             await self._area.in_thread(self._file.cut_rest, self.upload.flushed)
             if self._noted_hashes.position:
@@ -229,7 +230,13 @@ class Continuation:
                 raise
             staged.hand_over()
         whole = replace(self.upload, flushed=file.written, digest=staged.digest, expires_at=area.end_of_life())
-        added = await area.committer.submit(FinishUpload(whole, (staged, wish), self._quota))
+        # cancelled while it waits, it cannot know what comes of it
+        self._may_be_blob = True
+        try:
+            added = await area.committer.submit(FinishUpload(whole, (staged, wish), self._quota))
+        except Exception:
+            self._may_be_blob = False
+            raise
         self.upload = whole
         await area.in_thread(area.folder.remove, whole.id)
         return added[0]
