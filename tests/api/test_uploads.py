@@ -442,6 +442,8 @@ def test_a_silent_writer_gives_way_to_one_that_asks(tus: Tus, daemon: Daemon) ->
     path = tus.begin(1000)
     with RawConnection(daemon.address, 30) as first:
         first.send(patch_head(path, 0, 1000) + body[:300])
+        # not before the first one writes: otherwise it would be the one that comes too late
+        assert wait_until(lambda: tus.patch(path, 999, b"x").status_code == 423)
         assert wait_until(lambda: tus.patch(path, 0, body).status_code == 409, seconds=25)
         assert first.answer()[0] == 408
     assert tus.patch(path, 300, body[300:]).headers["filestored-hash"] == digest(body)
