@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from filestored.catalogue.records import (
     Wish,
     now_milliseconds,
 )
-from filestored.changes import AddFiles, ChangeFile, DeleteFile, EndFiles, over_quota
+from filestored.changes import AddFiles, ChangeFile, DeleteFile, EndFiles, TakeOver, over_quota
 from filestored.committer import Committer
 from filestored.digest import Algorithm, Digest, algorithm_of
 from filestored.errors import NotFound, OutOfSpace
@@ -147,6 +147,18 @@ class Filestore:
             staged.hand_over()
         return await self._committer.submit(AddFiles(principal.owner, bodies, principal.quota))
 
+    async def take_over(
+        self, principal: Principal, digest: Digest, files: Sequence[FileRecord], staged: Staged | None
+    ) -> bool:
+        """Take a blob and its files over from another store as they are there; tell whether that has changed anything.
+
+        ``staged`` is the committer's from here on; None where the blob is here already. Needs the permission ADMIN.
+        """
+        principal.require(Permission.ADMIN)
+        if staged is not None:
+            staged.hand_over()
+        return await self._committer.submit(TakeOver(digest, files, staged))
+
     def require_room(self, size: int) -> None:
         """Raise OutOfSpace unless ``size`` more bytes leave the disk as much free as the settings demand."""
         measured_at, free = self._free
@@ -255,25 +267,28 @@ class Filestore:
             raise not_found(digest)
         return file
 
-    async def find_missing(self, principal: Principal, digests: list[Digest]) -> list[Digest]:
+    async def find_missing(
+        self, principal: Principal, digests: list[Digest], *, is_own_only: bool = False
+    ) -> list[Digest]:
         """Return those of the digests that a caller has to upload, in their order.
 
         For whoever may upload these are all it does not keep itself: what only others keep may go with them. To
-        whoever sees all, and to whoever only reads, what anybody keeps is there.
+        whoever sees all, and to whoever only reads, what anybody keeps is there. With ``is_own_only`` only what the
+        caller keeps itself and for ever is there: what need not be sent for it to stay.
         """
         if not principal.may_read:
             principal.require(Permission.WRITE)
-        return await self.in_thread(self._find_missing, principal, digests)
+        return await self.in_thread(self._find_missing, principal, digests, is_own_only)
 
-    def _find_missing(self, principal: Principal, digests: list[Digest]) -> list[Digest]:
-        is_own_only = not principal.sees_all and bool(principal.permissions & Permission.WRITE)
+    def _find_missing(self, principal: Principal, digests: list[Digest], has_to_last: bool) -> list[Digest]:
+        is_own_only = has_to_last or (not principal.sees_all and bool(principal.permissions & Permission.WRITE))
         missing = []
         for start in range(0, len(digests), _ASKED_AT_ONCE):
             asked = digests[start : start + _ASKED_AT_ONCE]
             named = self._catalogue.find_all(asked)
             for digest in asked:
                 stored = self._stored(principal, digest, named.get(digest, []), is_own_only=is_own_only)
-                if stored is None:
+                if stored is None or (has_to_last and stored.described().expires_at is not None):
                     missing.append(digest)
             # lets the event loop in: it would wait for the interpreter's switch interval otherwise
             time.sleep(0)

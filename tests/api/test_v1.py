@@ -300,6 +300,11 @@ def test_missing_tells_what_has_to_be_uploaded(owners: Owners) -> None:
         assert client.post("/v1/files/missing", json=ask).json() == {"missing": [absent]}
     # what somebody else keeps may go with its owner: uploading it is what makes it one's own
     assert boris.post("/v1/files/missing", json=ask).json() == {"missing": [absent, stored]}
+    for client, missing in ((anna, [absent]), (root, [absent, stored]), (reader, [absent, stored])):
+        assert client.post("/v1/files/missing", json=ask | {"own": True}).json() == {"missing": missing}
+    ending = anna.post("/?expires_in=1h", content=os.urandom(10)).text
+    assert anna.post("/v1/files/missing", json={"hashes": [ending]}).json() == {"missing": []}
+    assert anna.post("/v1/files/missing", json={"hashes": [ending], "own": True}).json() == {"missing": [ending]}
     many = {"hashes": [sha256(b"none %d" % number) for number in range(10_000)]}
     assert len(anna.post("/v1/files/missing", json=many, timeout=30).json()["missing"]) == 10_000
     assert anna.post("/v1/files/missing", json={"hashes": []}).json() == {"missing": []}
@@ -309,7 +314,7 @@ def test_missing_tells_what_has_to_be_uploaded(owners: Owners) -> None:
     "ask",
     [
         {}, [], {"hashes": "x"}, {"hashes": [1]}, {"hashes": ["xyz"]}, {"hashes": [""]}, {"hashes": None},
-        {"hashes": [["ab" * 32]]}, {"hashes": ["ab" * 32] * 10_001}, {"hashes": [], "more": 1}, {"hashes": ["я" * 64]},
+        {"hashes": [["ab" * 32]]}, {"hashes": ["ab" * 32] * 10_001}, {"hashes": [], "more": 1}, {"hashes": [], "own": "yes"}, {"hashes": ["я" * 64]},
     ],
 )  # fmt: skip
 def test_asking_for_nonsense_is_400(anna: httpx.Client, ask: object) -> None:

@@ -75,6 +75,7 @@ class Hashes(_Said):
     """Hashes to ask about."""
 
     hashes: Annotated[list[_Hash], Field(max_length=MAX_HASHES)]
+    own: StrictBool = Field(False, description="whether only what the caller keeps itself, and for ever, is there")
 
 
 class LinkWish(_Said):
@@ -153,6 +154,7 @@ class Caller(BaseModel):
     permissions: list[str] = Field(description="some of read, write, delete, admin")
     quota: int | None = Field(description="bytes it may keep in all; null for any number")
     expires_at: datetime | None = Field(description="when its token ends; null for never, and without a token")
+    algorithm: str = Field(description="what names the files that it uploads, such as sha256")
 
 
 class Stats(BaseModel):

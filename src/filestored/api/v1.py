@@ -186,8 +186,8 @@ class V1Routes:
     async def _find_missing(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         with self._place_for_hashes():
             body, principal = await self._read_body(exchange, principal, MAX_HASHES_BYTES)
-            digests = await self._filestore.in_thread(_digests_in, body)
-            missing = await self._filestore.find_missing(principal, digests)
+            digests, is_own_only = await self._filestore.in_thread(_question_in, body)
+            missing = await self._filestore.find_missing(principal, digests, is_own_only=is_own_only)
             answer = await self._filestore.in_thread(_encoded, {"missing": missing})
         await exchange.answer(200, [JSON, NO_STORE, NO_SNIFF], answer)
 
@@ -237,6 +237,7 @@ class V1Routes:
             {
                 "owner": None if principal.owner == STRANGER else principal.owner, "permissions": may,
                 "quota": principal.quota, "expires_at": None if end is None else timestamp(end),
+                "algorithm": self._filestore.algorithm.value,
             },
         )  # fmt: skip
 
@@ -291,17 +292,20 @@ def _parsed(body: bytes, model: type[M]) -> M:
         raise BadRequest(_explained(error)) from None
 
 
-def _digests_in(body: bytes) -> list[Digest]:
-    """Return the digests that a request asks about, each once. Raises BadRequest.
+def _question_in(body: bytes) -> tuple[list[Digest], bool]:
+    """Return the digests that a request asks about, each once, and whether among the caller's own. Raises BadRequest.
 
     By hand: a model would note every mistake of ten thousand, and keep the event loop waiting meanwhile.
     """
-    hashes = _decoded(body, Hashes).get("hashes")
+    said = _decoded(body, Hashes)
+    hashes, own = said.get("hashes"), said.get("own", False)
     if not isinstance(hashes, list):
         raise BadRequest('Give the hashes to ask about: {"hashes": ["…", "…"]}.')
     if len(hashes) > MAX_HASHES:
         raise BadRequest(f"hashes: at most {MAX_HASHES} are taken at once; ask in several requests.")
-    return list(dict.fromkeys(map(_hash, hashes)))
+    if not isinstance(own, bool):
+        raise BadRequest("own: it must be true or false.")
+    return list(dict.fromkeys(map(_hash, hashes))), own
 
 
 def _end_of_link(wish: LinkWish) -> int:
