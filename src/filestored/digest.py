@@ -4,11 +4,11 @@ import hashlib
 import re
 from enum import StrEnum
 from functools import partial
+from importlib.util import find_spec
 from typing import NewType, Protocol, cast
 
-import blake3
-
 from filestored.errors import DigestMismatch
+from filestored.extras import explained
 
 Digest = NewType("Digest", str)
 """Lower-case hex of a hash over a blob's bytes; made only by :func:`parse_digest` and :class:`Algorithm`."""
@@ -34,6 +34,18 @@ class _New(Protocol):
     def __call__(self, data: bytes = b"", /) -> Hash: ...
 
 
+_HEX_LENGTHS = {"sha256": 64, "md5": 32, "sha1": 40, "sha512": 128, "blake3": 64}
+
+
+def _blake3(data: bytes = b"", /) -> Hash:
+    try:
+        # only here: a client does without it until a server names its files so
+        from blake3 import blake3
+    except ImportError as error:
+        raise explained(error) or error from error
+    return blake3(data)
+
+
 class Algorithm(StrEnum):
     """A hash function blobs can be named by. SHA-256 is the default; MD5 is what the first program used."""
 
@@ -53,10 +65,15 @@ class Algorithm(StrEnum):
             "md5": partial(hashlib.md5, usedforsecurity=False),
             "sha1": partial(hashlib.sha1, usedforsecurity=False),
             "sha512": hashlib.sha512,
-            "blake3": blake3.blake3,
+            "blake3": _blake3,
         }
         self.new = cast("_New", constructors[self.value])
-        self.hex_length = len(self.new().hexdigest())
+        self.hex_length = _HEX_LENGTHS[self.value]
+
+    @property
+    def is_available(self) -> bool:
+        """Whether this Python can work it out: BLAKE3 needs a package of its own."""
+        return self is not Algorithm.BLAKE3 or find_spec("blake3") is not None
 
 
 _DIGEST = re.compile(r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128})", re.ASCII)

@@ -1,0 +1,173 @@
+"""What each extra brings, in clean environments made from the wheel: a client has nothing of the server's."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import httpx
+import pytest
+from packaging.utils import canonicalize_name
+
+from filestored import extras
+from tests.conftest import Daemon, StartDaemon
+from tests.installing import ROOT, build_wheel, install, installed_in, needed_by
+from tests.test_project import PROJECT
+
+pytestmark = pytest.mark.timeout(300)
+
+SERVERS = {
+    "alembic",
+    "blake3",
+    "granian",
+    "loguru",
+    "prometheus-client",
+    "pydantic",
+    "python-multipart",
+    "segno",
+    "sqlalchemy",
+    "swagger-ui-py",
+    "uvloop",
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(wheel, tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture(scope="module")
+def client_only(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(wheel, tmp_path_factory.mktemp("client"), "client")
+
+
+def run(command: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("FILESTORED_", "PYTHON"))}
+    return subprocess.run(
+        [command, *words],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        env={**clean, "XDG_CONFIG_HOME": "/nonexistent", **environment},
+    )  # fmt: skip
+
+
+def test_without_extras_there_is_the_command_line_and_click(bare: Path) -> None:
+    assert installed_in(bare) == {"filestored", "click"}
+    told = run(bare / "filestored", "--help")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "put" in told.stdout
+    assert run(bare / "python", "-I", "-c", "import filestored; print(filestored.__version__)").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run",), ("start", "--help"), ("status",), ("scrub",), ("config",), ("import", "."), ("copy-store", ".", ".")],
+)
+def test_a_command_of_the_server_says_which_libraries_it_lacks(bare: Path, words: tuple[str, ...]) -> None:
+    ended = run(bare / "filestored", *words)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "filestored: the server's libraries are not installed: pip install 'filestored[server]'\n"
+
+
+@pytest.mark.parametrize("words", [("put", "/etc/hostname"), ("get", "0" * 64), ("ls",), ("info", "0" * 64)])
+def test_a_command_of_the_client_says_which_libraries_it_lacks(bare: Path, words: tuple[str, ...]) -> None:
+    ended = run(bare / "filestored", *words)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "filestored: the client's libraries are not installed: pip install 'filestored[client]'\n"
+
+
+def test_the_library_says_which_libraries_it_lacks(bare: Path) -> None:
+    ended = run(bare / "python", "-I", "-c", "from filestored import Client")
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("the client's libraries are not installed: pip install 'filestored[client]'\n")
+
+
+def test_a_client_has_nothing_of_the_servers(client_only: Path) -> None:
+    there = installed_in(client_only)
+    assert there == needed_by("client") | {"filestored"}
+    assert {"httpx", "fsspec", "rich"} <= there
+    assert not there & SERVERS
+    ended = run(client_only / "filestored", "run")
+    assert ended.stderr == "filestored: the server's libraries are not installed: pip install 'filestored[server]'\n"
+
+
+def test_a_client_alone_stores_and_reads_by_command(client_only: Path, daemon: Daemon, tmp_path: Path) -> None:
+    command = client_only / "filestored"
+    content = os.urandom(3 << 20)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "some.bin").write_bytes(content)
+    env = {"FILESTORED_URL": daemon.url, "XDG_STATE_HOME": str(tmp_path / "state")}
+    stored = run(command, "put", str(tmp_path / "some.bin"), **env)
+    assert (stored.returncode, stored.stdout, stored.stderr) == (0, f"{digest}\n", "")
+    fetched = run(command, "get", digest, "-o", str(tmp_path / "back.bin"), **env)
+    assert fetched.returncode == 0, fetched.stderr
+    assert (tmp_path / "back.bin").read_bytes() == content
+    link = run(command, "link", digest, **env)
+    assert (link.returncode, link.stderr) == (0, "")
+    assert digest in link.stdout
+    assert run(command, "rm", digest, **env).returncode == 0
+    assert run(command, "info", digest, **env).returncode == 3
+
+
+def test_main_py_does_with_the_clients_libraries_where_there_are_no_others(client_only: Path, tmp_path: Path) -> None:
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    (tmp_path / "main.py").write_bytes((ROOT / "main.py").read_bytes())
+    python = client_only / "python"
+    assert "put" in run(python, str(tmp_path / "main.py"), "--help").stdout
+    ended = run(python, str(tmp_path / "main.py"), "run")
+    assert ended.stderr == "filestored: the server's libraries are not installed: pip install 'filestored[server]'\n"
+
+
+def test_a_client_alone_reads_by_fsspec(client_only: Path, daemon: Daemon) -> None:
+    code = """
+import os
+import fsspec
+from filestored import Client
+with Client(os.environ["FILESTORED_URL"]) as client:
+    stored = client.put(b"a,b\\n1,2\\n", name="table.csv")
+host = os.environ["FILESTORED_URL"].removeprefix("http://")
+with fsspec.open(f"filestored://{host}/{stored.hash}/table.csv", "rt") as table:
+    print(table.read(), end="")
+"""
+    ended = run(client_only / "python", "-c", code, FILESTORED_URL=daemon.url)
+    assert (ended.returncode, ended.stdout) == (0, "a,b\n1,2\n"), ended.stderr
+
+
+def test_a_client_without_blake3_says_so_where_files_are_named_by_it(
+    client_only: Path, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    daemon = start_daemon("--hash", "blake3")
+    env = {"FILESTORED_URL": daemon.url, "XDG_STATE_HOME": str(tmp_path / "state")}
+    digest = httpx.post(daemon.url, content=b"Hello").text
+    ended = run(client_only / "filestored", "get", digest, "-o", "-", **env)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "the library for BLAKE3 is not installed: pip install 'filestored[blake3]'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", ["import filestored", "from filestored.cli.commands import main; main(['--help'])"])
+def test_what_everybody_waits_for_imports_no_library(code: str) -> None:
+    """All of them are installed here: nothing may import them as it pleases."""
+    names = [*SERVERS, "httpx", "anyio", "fsspec", "rich", "tomlkit", "obstore", "prometheus_client"]
+    ended = run(Path(sys.executable), "-c", f"{code}\nimport sys; print([n for n in {names} if n in sys.modules])")
+    assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
+
+
+def test_every_library_of_an_extra_is_known_by_the_name_it_is_imported_by() -> None:
+    listed = PROJECT["project"]["optional-dependencies"]
+    requirements = {line for extra in listed if extra != "all" for line in listed[extra]}
+    # the last one's files are looked up, it is never imported
+    names = {canonicalize_name(re.split("[<>=]", line)[0]) for line in requirements} - {"swagger-ui-py"}
+    modules = packages_distributions()
+    for name in names:
+        own = [module for module, of in modules.items() if name in map(canonicalize_name, of)]
+        told = [str(extras.explained(ModuleNotFoundError(name=module))) for module in own]
+        assert any("pip install 'filestored[" in each for each in told), name
+    assert extras.explained(ModuleNotFoundError(name="no_such_module")) is None
