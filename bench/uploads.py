@@ -110,7 +110,7 @@ def compare_tus(work: Path, durability: str, rounds: int) -> bool:
                 seconds = upload(site, bodies, buffer)
                 # the first round warms up
                 taken.extend([seconds] if number else [])
-                _empty(store)
+                empty_blobs(store)
     plain, resumable = (LARGE_BYTES / 1e6 / statistics.median(taken) for taken in times.values())
     verdict = "reached" if resumable >= TUS_GOAL * plain else "MISSED"
     print(
@@ -121,8 +121,8 @@ def compare_tus(work: Path, durability: str, rounds: int) -> bool:
     return verdict == "reached"
 
 
-def _empty(store: Path) -> None:
-    # not removed: a file system is slow for minutes after that (bench/README.md)
+def empty_blobs(store: Path) -> None:
+    """Give back what the blobs of a store take, not removing them: a file system is slow for minutes after that."""
     for blob in store.glob("[0-9a-f][0-9a-f]/*"):
         if blob.stat().st_size:
             os.chmod(blob, 0o600)
@@ -226,7 +226,8 @@ def _time_to_interactive(site: Site, browser: Browser) -> float:
 
 
 @contextmanager
-def _work_folder(parent: Path) -> Iterator[Path]:
+def work_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder for the time of a block."""
     parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="uploads-", dir=parent))
     try:
@@ -245,7 +246,7 @@ def main() -> int:
     missing = [name for name, found in ((NAMES[0], chromium), ("curl", shutil.which("curl"))) if not found]
     if missing:
         raise SystemExit(f"bench.uploads: not found: {' and '.join(missing)}")
-    with _work_folder(arguments.dir.resolve()) as work:
+    with work_folder(arguments.dir.resolve()) as work:
         met = [compare_tus(work, durability, arguments.rounds) for durability in ("relaxed", "full")]
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=launch_options())
