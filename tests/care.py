@@ -25,11 +25,13 @@ class Ended(NamedTuple):
         return [json.loads(line) for line in self.output.splitlines()]
 
 
-def begin(store: Path, command: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """Begin a command on a store."""
+def begin(
+    store: Path, command: str, *arguments: str, wrapper: tuple[str, ...] = (), env: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """Begin a command on a store; ``env`` has variables besides those there are."""
     return subprocess.Popen(
         [*wrapper, sys.executable, "-m", "filestored", command, "--store", str(store), *arguments],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=CLEAN,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=CLEAN | (env or {}),
         # it may be ignored here, where tests run in the background
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
@@ -43,9 +45,11 @@ def end(process: "subprocess.Popen[str]", number: int | None = None) -> Ended:
     return Ended(process.returncode, output, errors)
 
 
-def call(store: Path, command: str, *arguments: str, wrapper: tuple[str, ...] = ()) -> Ended:
+def call(
+    store: Path, command: str, *arguments: str, wrapper: tuple[str, ...] = (), env: dict[str, str] | None = None
+) -> Ended:
     """Run a command on a store."""
-    return end(begin(store, command, *arguments, wrapper=wrapper))
+    return end(begin(store, command, *arguments, wrapper=wrapper, env=env))
 
 
 def execute(store: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:

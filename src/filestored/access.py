@@ -246,6 +246,11 @@ def by_link(digest: Digest) -> Principal:
     return Principal(STRANGER, Permission.READ, only=digest)
 
 
+def is_token_name(name: str) -> bool:
+    """Tell whether a token, and so an owner of files, can be called so."""
+    return _NAME.fullmatch(name) is not None and name.lower() != ANONYMOUS
+
+
 def new_token(
     name: str, permissions: Permission, now: int, *, expires_at: int | None = None, quota: int | None = None
 ) -> tuple[str, TokenRecord]:
@@ -253,7 +258,7 @@ def new_token(
 
     Times in milliseconds since 1970, ``quota`` in bytes. Raises ValueError where the name cannot be one.
     """
-    if not _NAME.fullmatch(name) or name.lower() == ANONYMOUS:
+    if not is_token_name(name):
         raise ValueError(
             f"a token cannot be called {name[:100]!r}: its name, which is that of the owner of what it uploads, has 1 "
             f"to 64 of the characters A-Z a-z 0-9 . _ @ + -, begins with a letter or digit, and is not '{ANONYMOUS}'"

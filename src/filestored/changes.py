@@ -89,6 +89,52 @@ class AddFiles(Change[list[Added]]):
         return Added(new, is_new=old is None or not old.is_live(now))
 
 
+class TakeOver(Change[bool]):
+    """Take a blob over from another store, with its files as they are there: names, owners and times.
+
+    The outcome is whether anything had to be changed here. Where an owner has the file already it becomes what it is
+    there. A file without owner is taken only where nobody has one.
+    """
+
+    def __init__(self, digest: Digest, files: Sequence[FileRecord], staged: Staged | None) -> None:
+        """``staged`` None leaves the blob as it is: it is here already. Without ``files`` the blob has no row."""
+        super().__init__([digest], [staged] if staged else [])
+        self._files = files
+
+    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
+        """Publish and record. Raises NotFound where the blob that was here has been deleted meanwhile."""
+        digest = self.digests[0]
+        has_changed = False
+        for staged in self.staged:
+            if blobs.publish(staged):
+                staged.is_published()
+                self.published.append(digest)
+                has_changed = True
+        if not self.staged and blobs.stat(digest) is None:
+            raise NotFound(f"The blob {digest} has been deleted meanwhile.")
+        for file in self._files:
+            has_changed |= self._record(transaction, file)
+        return has_changed
+
+    def _record(self, transaction: Transaction, file: FileRecord) -> bool:
+        rows = transaction.find(file.digest)
+        if file in rows or (file.owner == NOBODY and rows):
+            return False
+        unclaimed = [row for row in rows if row.owner == NOBODY]
+        if unclaimed:
+            transaction.delete(unclaimed, are_last=len(rows) == len(unclaimed))
+            rows = [row for row in rows if row.owner != NOBODY]
+        old = next((row for row in rows if row.owner == file.owner), None)
+        if old is not None and old.size == file.size:
+            transaction.update(file)
+            return True
+        if old is not None:
+            transaction.delete([old], are_last=len(rows) == 1)
+            rows.remove(old)
+        transaction.insert(file, is_first=not rows)
+        return True
+
+
 class FinishUpload(AddFiles):
     """Make a whole upload the file it was sent for, and note that on it."""
 
@@ -126,7 +172,8 @@ def _merge(old: FileRecord | None, owner: str, staged: Staged, wish: Wish, now: 
     """Return the file after an upload: what is given replaces, what is not stays, the longer life wins."""
     if old is None or not old.is_live(now):
         media_type = wish.media_type or wish.guessed_type
-        return FileRecord(staged.digest, owner, wish.name, media_type, staged.size, now, wish.expires_at)
+        created_at = now if wish.created_at is None else wish.created_at
+        return FileRecord(staged.digest, owner, wish.name, media_type, staged.size, created_at, wish.expires_at)
     lives = (old.expires_at, wish.expires_at)
     return replace(
         old,

@@ -36,9 +36,10 @@ class DiskBlobStore:
     to use from several threads and processes at once. The promises of the methods are those of BlobStore.
     """
 
-    def __init__(self, folder: StoreFolder) -> None:
+    def __init__(self, folder: StoreFolder, *, for_reading: bool = False) -> None:
+        """``for_reading`` opens what another program may have left as well: nothing can be published then."""
         self._root = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.staging = os.open(folder.private / "tmp", _DIRECTORY)
+        self.staging = -1 if for_reading else os.open(folder.private / "tmp", _DIRECTORY)
         self._quarantine = folder.quarantine
         self._shards: dict[str, int] = {}
         self._replaced: list[int] = []
@@ -49,7 +50,8 @@ class DiskBlobStore:
     def close(self) -> None:
         """Let go of the folders. Open blobs stay readable."""
         for handle in (self._root, self.staging, *self._shards.values(), *self._replaced):
-            os.close(handle)
+            if handle >= 0:
+                os.close(handle)
         self._shards.clear()
         self._replaced.clear()
 

@@ -11,6 +11,8 @@
                         tmp/           bytes on their way in; emptied at start
                         uploads/       bytes of resumable uploads under way
                         quarantine/    blobs whose bytes are not their digest
+                        imports/       reports of imports
+                        copies/        what has been copied from which store
                         log/
 """
 
@@ -19,7 +21,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,16 @@ class StoreFolder:
     def algorithms(self) -> list[Algorithm]:
         """Return the algorithms that the store's mark says its blobs are named by. Raises StartError, OSError."""
         return [Algorithm(name) for name in _read_mark(self.path) or [] if name in list(Algorithm)]
+
+    def record_algorithms(self, algorithms: Iterable[Algorithm]) -> None:
+        """Note in the store's mark what its blobs are named by besides; new ones are named as before.
+
+        Raises StartError, OSError.
+        """
+        known = _read_mark(self.path) or [self.algorithm.value]
+        more = [algorithm.value for algorithm in algorithms if algorithm.value not in known]
+        if more:
+            _write_mark(self.path, Algorithm(known[-1]), [*more, *known[:-1]])
 
     @classmethod
     def adopt(cls, path: Path, algorithm: Algorithm) -> "StoreFolder":
@@ -205,6 +217,18 @@ def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
 def _not_a_store(path: Path, name: str) -> StartError:
     shown = name.encode("ascii", "backslashreplace").decode()
     return StartError(f"{path} is neither empty nor a store (it holds {shown}); name another folder with --store")
+
+
+def is_laid_out_as_store(path: Path) -> bool:
+    """Tell whether a folder holds blobs, and nothing else, marked or not. Raises OSError.
+
+    Looks at a few names only, as :meth:`StoreFolder.adopt` does.
+    """
+    try:
+        _require_store_layout(path, Algorithm.SHA256)
+    except StartError:
+        return False
+    return any(entry.name not in (_PRIVATE, "lost+found") for entry in _entries(path))
 
 
 def is_regular(status: os.stat_result) -> bool:

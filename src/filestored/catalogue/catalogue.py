@@ -104,6 +104,10 @@ class Catalogue:
         """Return the digests from ``start`` up to ``stop`` that files name, and the size of each in bytes."""
         return dict(statements.DIGESTS.run(self._reader(), start=start, stop=stop, now=now).fetchall())
 
+    def is_going(self, digest: Digest) -> bool:
+        """Tell whether it is decided that a blob is to go."""
+        return statements.IS_GOING.run(self._reader(), digest=digest).fetchone() is not None
+
     def find_upload(self, upload_id: str) -> UploadRecord | None:
         """Return a resumable upload, None where there is none."""
         return find_upload(self._reader(), upload_id)

@@ -51,13 +51,15 @@ class FileRecord:
 class Wish:
     """What an upload says about its file; None where it says nothing.
 
-    ``guessed_type`` serves where no ``media_type`` is given; ``expires_at`` is in milliseconds since 1970.
+    ``guessed_type`` serves where no ``media_type`` is given; ``expires_at`` and ``created_at`` are in milliseconds since
+    1970, and the latter counts only for a file that is new: what is imported is as old as it was where it came from.
     """
 
     name: str | None = None
     media_type: str | None = None
     guessed_type: str = UNKNOWN_TYPE
     expires_at: int | None = None
+    created_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

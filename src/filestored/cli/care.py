@@ -2,25 +2,30 @@
 
 import json
 import signal
-import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
-from filestored import daemon, logs
+from filestored import daemon
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.catalogue import Catalogue
-from filestored.cli.stores import Flags, find_catalogue_path, find_store_folder, open_catalogue, store_options
+from filestored.cli.stores import (
+    Flags,
+    find_catalogue_path,
+    find_store_folder,
+    log_to_store,
+    open_catalogue,
+    require_no_lost_catalogue,
+    store_options,
+)
+from filestored.cli.watching import Progress
 from filestored.errors import SettingsError, StartError
 from filestored.quantities import parse_size
 from filestored.reindex import Reindex
 from filestored.scrub import Finding, Scrub, only_one
-from filestored.settings import load_only
 from filestored.upkeep import STALE_SECONDS, Removed, clear_staging, collect
 
 _INTERRUPTED = 130
@@ -43,9 +48,9 @@ def scrub(rate: str, restart: bool, as_json: bool, **flags: str | None) -> int:
     bytes_a_second = _parse_rate(rate)
     with _opened(flags) as (folder, catalogue), only_one(folder), _told_by_signals() as pause:
         began = time.monotonic()
-        progress = _Progress()
+        progress = Progress()
         work = Scrub(
-            folder, catalogue, rate=bytes_a_second, pause=pause, watch=lambda: progress.show(work),
+            folder, catalogue, rate=bytes_a_second, pause=pause, watch=lambda: progress.show(_how_far(work)),
             found=lambda finding: progress.print(_described(finding) if as_json else str(finding)),
         )  # fmt: skip
         with closing(work):
@@ -86,35 +91,10 @@ def _told_by_signals() -> Iterator[Callable[[float], bool]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _Progress:
-    """Lines for whoever waits: findings on standard output, and how far it has come on a terminal."""
-
-    def __init__(self) -> None:
-        self._is_watched = sys.stderr.isatty()
-        self._shown = ""
-
-    def show(self, work: Scrub) -> None:
-        """Tell how far it has come, in place of what was told before."""
-        if not self._is_watched:
-            return
-        state = work.state
-        # digests lie evenly between 000… and fff…
-        share = int(state.position[:4] or "0", 16) / 16**4
-        text = f"{share:6.1%}  {state.verified_blobs} blobs, {state.verified_bytes} bytes"
-        self._write(f"\r{text.ljust(len(self._shown))}")
-        self._shown = text
-
-    def print(self, line: str) -> None:
-        """Print a line on standard output, at once."""
-        if self._shown:
-            self._write(f"\r{' ' * len(self._shown)}\r")
-            self._shown = ""
-        click.echo(line)
-        sys.stdout.flush()
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+def _how_far(work: Scrub) -> str:
+    # digests lie evenly between 000… and fff…
+    share = int(work.state.position[:4] or "0", 16) / 16**4
+    return f"{share:6.1%}  {work.state.verified_blobs} blobs, {work.state.verified_bytes} bytes"
 
 
 def _described(finding: Finding) -> str:
@@ -197,28 +177,7 @@ def _clear_staging(folder: StoreFolder) -> Removed:
 def _opened(flags: Flags) -> Iterator[tuple[StoreFolder, Catalogue]]:
     """Open a store and its catalogue; what is logged meanwhile goes to the store's log, as a daemon's lines do."""
     folder = find_store_folder(flags)
-    _require_no_lost_catalogue(flags, folder)
-    last = daemon.LastStart.recall(folder.path)
-    log_format = load_only(("log_format",), last.flags, last.variables).log_format if last else "text"
-    logs.configure("info", log_format, folder.log_file)
+    require_no_lost_catalogue(find_catalogue_path(flags, folder), folder)
+    log_to_store(folder)
     with open_catalogue(flags, folder) as catalogue:
         yield folder, catalogue
-
-
-def _require_no_lost_catalogue(flags: Flags, folder: StoreFolder) -> None:
-    """Raise StartError where a daemon works on with a catalogue that was removed: it would not see a new one."""
-    path = find_catalogue_path(flags, folder)
-    if daemon.running(folder.path) is not None and not _has_tables(path):
-        raise StartError(f"{path} is gone, and the daemon does not know it yet: restart it, then try again")
-
-
-def _has_tables(path: Path) -> bool:
-    """Tell whether a catalogue is there; a daemon that has lost it may have made an empty file of that name."""
-    if not path.exists():
-        return False
-    try:
-        with closing(Catalogue(path, durable=True)) as catalogue:
-            catalogue.note("")
-    except sqlite3.Error as error:
-        return "no such table" not in str(error)
-    return True

@@ -3,16 +3,19 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from filestored import daemon
+from filestored import daemon, logs
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.catalogue import Catalogue, is_catalogue_full
 from filestored.catalogue.transaction import Transaction
 from filestored.cli.options import setting_options
 from filestored.committer import keep_reserve
+from filestored.errors import StartError
+from filestored.filestore import Filestore
+from filestored.recovery import prepare
 from filestored.settings import load_only
 
 T = TypeVar("T")
@@ -33,10 +36,13 @@ def find_store_folder(flags: Flags) -> StoreFolder:
 
 def find_catalogue_path(flags: Flags, folder: StoreFolder) -> Path:
     """Return the path of a store's catalogue: the one named, else the one that the store was last started with."""
-    given = load_only(_NAMES, flags, os.environ).catalogue_path
-    if given is None:
-        last = daemon.LastStart.recall(folder.path)
-        given = load_only(_NAMES, last.flags, last.variables).catalogue_path if last else None
+    return load_only(_NAMES, flags, os.environ).catalogue_path or last_catalogue_path(folder)
+
+
+def last_catalogue_path(folder: StoreFolder) -> Path:
+    """Return the path of the catalogue that a store was last started with: that inside it, unless told otherwise."""
+    last = daemon.LastStart.recall(folder.path)
+    given = load_only(_NAMES, last.flags, last.variables).catalogue_path if last else None
     return given or folder.catalogue_file
 
 
@@ -53,6 +59,64 @@ def open_catalogue(flags: Flags, folder: StoreFolder) -> Iterator[Catalogue]:
         yield catalogue
     finally:
         catalogue.close()
+
+
+def make_store_folder(flags: Flags) -> StoreFolder:
+    """Return the store that flags and variables name; it becomes one where there is none. Raises StartError."""
+    settings = load_only(_NAMES, flags, os.environ)
+    try:
+        return StoreFolder.find(settings.store, settings.hash)
+    except StartError:
+        if settings.store.is_dir() and any(settings.store.iterdir()):
+            raise
+        return StoreFolder.adopt(settings.store, settings.hash)
+
+
+@contextmanager
+def open_filestore(flags: Flags, folder: StoreFolder, catalogue: Path) -> Iterator[Filestore]:
+    """Open a store to add to it: as one more process beside a daemon's workers, or in its place. Raises StartError.
+
+    Where no daemon runs none can start meanwhile: it would clear away what is under way.
+    """
+    settings = load_only(("min_free_space", "durability"), flags, os.environ)
+    with ExitStack() as held:
+        require_no_lost_catalogue(catalogue, folder)
+        if daemon.running(folder.path) is None:
+            held.enter_context(daemon.StoreLock.take(folder.pid_file))
+            prepare(folder, catalogue)
+        else:
+            Catalogue.prepare(catalogue, may_change=False)
+        log_to_store(folder)
+        filestore = Filestore(
+            folder, catalogue, durable=settings.durability == "full", min_free_bytes=settings.min_free_space
+        )
+        held.callback(filestore.close)
+        yield filestore
+
+
+def log_to_store(folder: StoreFolder) -> None:
+    """Write what is logged to the store's log, as a daemon's lines are."""
+    last = daemon.LastStart.recall(folder.path)
+    log_format = load_only(("log_format",), last.flags, last.variables).log_format if last else "text"
+    logs.configure("info", log_format, folder.log_file)
+
+
+def require_no_lost_catalogue(path: Path, folder: StoreFolder) -> None:
+    """Raise StartError where a daemon works on with a catalogue that was removed: it would not see a new one."""
+    if daemon.running(folder.path) is not None and not _has_tables(path):
+        raise StartError(f"{path} is gone, and the daemon does not know it yet: restart it, then try again")
+
+
+def _has_tables(path: Path) -> bool:
+    """Tell whether a catalogue is there; a daemon that has lost it may have made an empty file of that name."""
+    if not path.exists():
+        return False
+    try:
+        with closing(Catalogue(path, durable=True)) as catalogue:
+            catalogue.note("")
+    except sqlite3.Error as error:
+        return "no such table" not in str(error)
+    return True
 
 
 def change(catalogue: Catalogue, folder: StoreFolder, work: Callable[[Transaction], T]) -> T:

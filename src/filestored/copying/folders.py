@@ -1,0 +1,246 @@
+"""A store's folder as a side of a copy: blobs, files, tokens and the key of the links."""
+
+import heapq
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import groupby
+from pathlib import Path
+
+from filestored.access import ALL, Permission, Principal
+from filestored.blobs.disk import DiskBlobStore
+from filestored.blobs.layout import StoreFolder
+from filestored.blobs.store import BlobHandle
+from filestored.blobs.walking import Walk
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import NOBODY, FileRecord, now_milliseconds
+from filestored.copying.entries import (
+    CopyFault,
+    Entry,
+    Gone,
+    Origin,
+    Pieces,
+    Taken,
+    Trouble,
+    possible_algorithms,
+    prove,
+    verified,
+)
+from filestored.digest import Algorithm, Digest
+from filestored.errors import NotFound
+from filestored.filestore import Filestore
+from filestored.importing.source import PIECE
+from filestored.importing.underway import UnderWay
+from filestored.staging import SMALL, Staged
+
+_COPYING = Principal("copy-store", ALL)
+# digests of the catalogue that are asked for together: those that begin with the same three digits
+_STRETCHES = 16**3
+
+
+class FolderOrigin:
+    """A store's folder, whose daemon may be running. Nothing in it is changed."""
+
+    def __init__(self, folder: StoreFolder, catalogue: Catalogue | None) -> None:
+        """``catalogue`` is None for a store that another program left: it has blobs alone."""
+        self.folder = folder
+        self.catalogue = catalogue
+        self.algorithms = folder.algorithms() if catalogue else []
+        self._blobs = DiskBlobStore(folder, for_reading=True)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._blobs.close()
+
+    def __iter__(self) -> Iterator[Entry | Trouble]:
+        """Give all blobs and files, in the order of their digests, each blob once."""
+        failures: list[Trouble] = []
+
+        def failed(shard: str, error: OSError) -> None:
+            reason = f"the folder cannot be listed: {error.strerror or error}"
+            failures.append(Trouble(shard, "failed", reason, hides_others=True))
+
+        on_disk: Iterator[Digest] = iter(Walk(self.folder, failed=failed))
+        for digest, _ in groupby(heapq.merge(on_disk, self._named())):
+            found = self._look(digest)
+            if found is not None:
+                yield found
+            while failures:
+                yield failures.pop()
+        yield from failures
+
+    def _named(self) -> Iterator[Digest]:
+        """Give the digests that live files name, in order."""
+        for number in range(_STRETCHES if self.catalogue else 0):
+            start = f"{number:03x}"
+            stop = f"{number + 1:03x}" if number + 1 < _STRETCHES else "g"
+            assert self.catalogue is not None
+            yield from sorted(self.catalogue.live_digests(start, stop, now_milliseconds()))
+
+    def _look(self, digest: Digest) -> Entry | Trouble | None:
+        """Return what there is to copy of a blob; None where it is not to be had by anybody."""
+        blob = self._blobs.stat(digest)
+        rows = self.catalogue.find(digest) if self.catalogue else []
+        now = now_milliseconds()
+        files = tuple(file for file in rows if file.is_live(now))
+        if not files and (blob is None or rows or (self.catalogue and self.catalogue.is_going(digest))):
+            return None
+        sizes = {file.size for file in files}
+        if blob is None or (sizes and sizes != {blob.size}):
+            # looked at once more: the file may have been deleted, or uploaded anew, between the two looks
+            if not self.has(digest, files[0].owner):
+                return None
+            blob = self._blobs.stat(digest)
+        if blob is None:
+            return Trouble(digest, "missing", f"a file of {files[0].owner or 'nobody'} names it, but there is no blob")
+        if sizes and sizes != {blob.size}:
+            return Trouble(digest, "damaged", f"its blob has {blob.size} bytes instead of {min(sizes)}")
+        return Entry(digest, possible_algorithms(digest, self.algorithms), blob.size, files)
+
+    def has(self, digest: Digest, owner: str) -> bool:
+        """See Origin."""
+        now = now_milliseconds()
+        rows = self.catalogue.find(digest) if self.catalogue else []
+        if owner == NOBODY:
+            return self._blobs.stat(digest) is not None and (not rows or any(file.is_live(now) for file in rows))
+        return any(file.owner == owner and file.is_live(now) for file in rows)
+
+    def open(self, entry: Entry) -> Pieces:
+        """See Origin."""
+        try:
+            blob = self._blobs.open(entry.digest)
+        except OSError as error:
+            raise CopyFault("damaged", f"it cannot be read: {error.strerror or error}") from error
+        if blob is None:
+            raise Gone(f"{entry.digest} was deleted meanwhile")
+        return BlobPieces(blob)
+
+    def path_of(self, entry: Entry) -> Path | None:
+        """See Origin."""
+        return self.folder.path / entry.digest[:2] / entry.digest
+
+
+class BlobPieces:
+    """A blob of a folder, held open: whole and unchanged whatever happens to its name."""
+
+    def __init__(self, blob: BlobHandle) -> None:
+        self._blob = blob
+
+    def __iter__(self) -> Iterator[bytes]:
+        position = 0
+        try:
+            while piece := os.pread(self._blob.descriptor, PIECE, position):
+                position += len(piece)
+                yield piece
+        except OSError as error:
+            raise CopyFault("damaged", f"it cannot be read: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """See Pieces."""
+        self._blob.close()
+
+
+class FolderDestination:
+    """A store's folder, opened for adding to it: blobs keep their names, files what is said of them."""
+
+    is_folder = True
+
+    def __init__(
+        self, folder: StoreFolder, filestore: Filestore, catalogue: Catalogue, under_way: UnderWay,
+        read: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        """``catalogue`` is the same as the filestore's, for looking and for moving damaged blobs; ``read`` is told how
+        many bytes were read.
+        """
+        self._folder = folder
+        self._filestore = filestore
+        self._catalogue = catalogue
+        self._under_way = under_way
+        self._read = read
+        self._blobs = DiskBlobStore(folder)
+        self._moving = threading.Lock()
+        self._recorded = set(folder.algorithms())
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._blobs.close()
+
+    async def settled(self, entries: Sequence[Entry]) -> set[Entry]:
+        """See Destination."""
+        return await self._under_way.read(self._settled, entries)
+
+    def _settled(self, entries: Sequence[Entry]) -> set[Entry]:
+        rows = self._catalogue.find_all([entry.digest for entry in entries])
+        return {entry for entry in entries if self._is_settled(entry, rows.get(entry.digest, []))}
+
+    def _is_settled(self, entry: Entry, rows: list[FileRecord]) -> bool:
+        blob = self._blobs.stat(entry.digest)
+        if blob is None or blob.size != entry.size or self._catalogue.is_going(entry.digest):
+            return False
+        return all(file in rows or (file.owner == NOBODY and rows) for file in entry.files)
+
+    async def take(self, entry: Entry, origin: Origin) -> Taken:
+        """See Destination."""
+        blob = await self._under_way.read(self._blobs.stat, entry.digest)
+        if blob is not None and blob.size == entry.size:
+            with suppress(NotFound):
+                await self._filestore.take_over(_COPYING, entry.digest, entry.files, None)
+                return Taken(entry.digest, was_sent=False)
+        self._filestore.require_room(entry.size)
+        self._record(entry.algorithms[0])
+        with await self._stage(entry, origin) as staged:
+            # the name it has at the source, which its bytes have been found to deserve
+            staged.digest = entry.digest
+            await self._filestore.take_over(_COPYING, entry.digest, entry.files, staged)
+        return Taken(entry.digest, was_sent=True)
+
+    def _record(self, algorithm: Algorithm) -> None:
+        """Have the store's mark tell what the blob is named by."""
+        if algorithm not in self._recorded:
+            self._folder.record_algorithms([algorithm])
+            self._recorded.add(algorithm)
+
+    async def _stage(self, entry: Entry, origin: Origin) -> Staged:
+        """Stage a blob. Raises CopyFault where its bytes are not what its name says."""
+        if entry.size <= SMALL:
+            return await self._under_way.read(self._stage_small, entry, origin)
+        pieces = await self._under_way.read(origin.open, entry)
+        try:
+            proved = verified(entry, pieces, self._read)
+            async with self._filestore.receive() as receiver:
+                while piece := await self._under_way.read(next, proved, b""):
+                    await receiver.write(piece)
+                return await receiver.finish(may_hold=False)
+        finally:
+            await self._under_way.read(pieces.close)
+
+    def _stage_small(self, entry: Entry, origin: Origin) -> Staged:
+        # at one go: many that are open and wait for a thread would take all connections to a server
+        with closing(origin.open(entry)) as pieces:
+            return self._filestore.hold(b"".join(verified(entry, pieces, self._read)))
+
+    async def verify(self, entry: Entry) -> bool | None:
+        """See Destination."""
+        return await self._under_way.read(self._verify, entry)
+
+    def _verify(self, entry: Entry) -> bool | None:
+        blob = self._blobs.open(entry.digest)
+        if blob is None:
+            return None
+        try:
+            prove(entry, BlobPieces(blob), self._read)
+        except CopyFault:
+            # nobody publishes or removes meanwhile, and one thread at a time has the transaction
+            with self._moving, self._catalogue.transaction(flushed=False):
+                self._blobs.quarantine(entry.digest, blob.identity)
+            self._filestore.shared.renew(entry.digest)
+            return False
+        return True
+
+    async def delete(self, digest: Digest, owner: str) -> None:
+        """See Destination."""
+        with suppress(NotFound):
+            # whoever may read deletes what nobody keeps, too
+            may = Permission.DELETE if owner else Permission.DELETE | Permission.READ
+            await self._filestore.delete(Principal(owner, may), digest)

@@ -1,0 +1,168 @@
+"""The report of an import: a JSON line for each item, durable, and the journal from which a later run goes on.
+
+::
+
+    {"import": "/srv/files", "kind": "folder", "owner": "anonymous"}
+    {"source": "a/b.txt", "size": 3, "version": "…", "old_hash": null, "hash": "2c26…", "state": "new", "reason": null}
+
+The last line about an item counts. ``state`` is ``new``, ``known`` (the owner kept those bytes already), ``skipped``
+(not a file to import) or ``failed``; ``version`` differs as soon as the item may have other bytes.
+"""
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filestored.errors import StartError
+
+_FLUSHED_EVERY_SECONDS = 1.0
+_DONE = ("new", "known")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What became of an item; sizes in bytes."""
+
+    source: str
+    size: int | None
+    version: str | None
+    old_hash: str | None
+    hash: str | None
+    state: str
+    reason: str | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its bytes were in the store when this was written."""
+        return self.state in _DONE
+
+
+_FIELDS = tuple(field.name for field in fields(Entry))
+
+
+class Report:
+    """A report held open, and locked, for one run. Used by one thread at a time.
+
+    Which items it has is looked up in a temporary database, so that it takes the same memory for any number of them.
+    """
+
+    def __init__(self, path: Path, *, source: str, kind: str, owner: str) -> None:
+        """Open or begin a report. Raises StartError where it is another import's, is in use, or cannot be written."""
+        self.path = path
+        self._flush_at = time.monotonic() + _FLUSHED_EVERY_SECONDS
+        self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._index.execute(f"CREATE TABLE entries({', '.join(_FIELDS)}, PRIMARY KEY(source)) WITHOUT ROWID")
+        self._index.execute("PRAGMA synchronous=OFF")
+        header = {"import": source, "kind": kind, "owner": owner}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._lock()
+            self._begin(header)
+        except OSError as error:
+            raise StartError(f"the report {path} cannot be written: {error.strerror or error}") from error
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._index.close()
+        os.close(self._descriptor)
+
+    def find(self, source: str) -> Entry | None:
+        """Return the last line about an item."""
+        row = self._index.execute("SELECT * FROM entries WHERE source = ?", (_bytes(source),)).fetchone()
+        return None if row is None else Entry(source, *row[1:])
+
+    def add(self, entry: Entry) -> None:
+        """Write a line, unless it is what the last line about the item says. Raises OSError."""
+        if self.find(entry.source) == entry:
+            return
+        _write_all(self._descriptor, _line(asdict(entry)))
+        self._remember(entry)
+        if time.monotonic() >= self._flush_at:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have all lines survive a power cut. Raises OSError."""
+        os.fsync(self._descriptor)
+        self._flush_at = time.monotonic() + _FLUSHED_EVERY_SECONDS
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"another import is writing the report {self.path}") from None
+
+    def _begin(self, header: dict[str, str]) -> None:
+        """Read what there is, without a last line that a crash has cut off; begin where there is nothing."""
+        lines = _read_lines(self.path)
+        first = next(lines, None)
+        if first is None:
+            os.ftruncate(self._descriptor, 0)
+            _write_all(self._descriptor, _line(header))
+            self.flush()
+            return
+        found, end = first
+        if found != header:
+            raise StartError(f"{self.path} is not a report of importing {header['import']}; name another with --report")
+        with closing(self._index.cursor()) as cursor:
+            cursor.execute("BEGIN")
+            for line, ends_at in lines:
+                self._remember(Entry(**{name: line.get(name) for name in _FIELDS}))  # type: ignore[arg-type]
+                end = ends_at
+            cursor.execute("COMMIT")
+        os.ftruncate(self._descriptor, end)
+
+    def _remember(self, entry: Entry) -> None:
+        values = (_bytes(entry.source), *(getattr(entry, name) for name in _FIELDS[1:]))
+        marks = ", ".join("?" * len(_FIELDS))
+        self._index.execute(f"INSERT OR REPLACE INTO entries VALUES ({marks})", values)  # noqa: S608
+
+
+def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Give the objects of all whole lines, each with where its line ends."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found = json.loads(line)
+            except ValueError:
+                found = None
+            if not isinstance(found, dict):
+                raise StartError(f"{path} is not a report: it has a line that is no JSON object")
+            end += len(line)
+            yield found, end
+
+
+def _line(fields_: dict[str, Any]) -> bytes:
+    # ASCII: also the bytes of a name that are no UTF-8 come through, as halves of surrogate pairs
+    return json.dumps(fields_).encode() + b"\n"
+
+
+def _bytes(source: str) -> bytes:
+    return source.encode("utf-8", "surrogatepass")
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write a whole line or, on a full disk, nothing of it. Raises OSError."""
+    before = os.fstat(descriptor).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise
