@@ -314,7 +314,8 @@ def test_missing_tells_what_has_to_be_uploaded(owners: Owners) -> None:
     "ask",
     [
         {}, [], {"hashes": "x"}, {"hashes": [1]}, {"hashes": ["xyz"]}, {"hashes": [""]}, {"hashes": None},
-        {"hashes": [["ab" * 32]]}, {"hashes": ["ab" * 32] * 10_001}, {"hashes": [], "more": 1}, {"hashes": [], "own": "yes"}, {"hashes": ["я" * 64]},
+        {"hashes": [["ab" * 32]]}, {"hashes": ["ab" * 32] * 10_001}, {"hashes": [], "more": 1},
+        {"hashes": [], "own": "yes"}, {"hashes": ["я" * 64]},
     ],
 )  # fmt: skip
 def test_asking_for_nonsense_is_400(anna: httpx.Client, ask: object) -> None:
