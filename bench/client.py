@@ -119,7 +119,7 @@ def _transfer(site: Site, large: Large, target: Path) -> dict[str, float]:
     """Send and fetch the file once in each way; return the seconds."""
     address = f"http://127.0.0.1:{site.port}/"
     large.renew()
-    taken = {"curl put": _run("curl", "-sS", "--fail", "-T", large.path, "-X", "POST", address)}
+    taken = {"curl put": _run("curl", "-sS", "--fail", "-T", large.path, "-X", "POST", f"{address}v1/files")}
     large.renew()
     taken["put"] = _filestored(site, "put", "--no-progress", large.path)
     digest = large.digest()

@@ -1,5 +1,6 @@
 """The project's own promises: pinned libraries, no addresses of registries, one list of dependencies."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -16,7 +17,9 @@ def _lines(name: str) -> set[str]:
 
 
 def test_the_lock_is_made_from_the_projects_dependencies() -> None:
-    assert set(PROJECT["project"]["dependencies"]) <= _lines("run.in")
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = {*PROJECT["project"]["dependencies"], *itertools.chain.from_iterable(extras.values())} - set(extras["all"])
+    assert _lines("run.in") == wanted | {"hatchling>=1.27", "editables>=0.5"}
     assert set(PROJECT["dependency-groups"]["dev"]) == _lines("dev.in")
 
 

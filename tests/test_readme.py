@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import StartDaemon, require_program
@@ -17,18 +18,18 @@ ROOT = Path(__file__).parent.parent
 BOTH = pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
 
 
-def blocks_of(name: str, number: int) -> list[str]:
+def blocks_of(name: str, number: int, language: str = "sh") -> list[str]:
     """Return the blocks of commands in a section, the title and what stands before the first one being number 0."""
     section = re.split(r"^## ", (ROOT / name).read_text(), flags=re.MULTILINE)[number]
-    return re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
-def run_block(block: str, folder: Path, port: int, command: str = "") -> str:
+def run_block(block: str, folder: Path, port: int, command: str = "", **environment: str) -> str:
     """Run commands in a folder, and return what they print."""
     script = block.replace("localhost:9000", f"localhost:{port}").replace(".venv/bin/filestored", command)
     ended = subprocess.run(
         ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60,
-        env={**os.environ, "no_proxy": "*", "FILESTORED_PORT": str(port)},
+        env={**os.environ, "no_proxy": "*", "FILESTORED_PORT": str(port), "XDG_STATE_HOME": str(folder), **environment},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -73,6 +74,46 @@ def test_an_upload_goes_on_as_written(start_daemon: StartDaemon, tmp_path: Path,
     assert re.search(r"^upload-offset: 15728640\r?$", printed, re.MULTILINE)
     stored, own = re.findall(r"\b[0-9a-f]{64}\b", printed)
     assert stored == own
+
+
+@BOTH
+def test_the_client_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
+    (commands,) = blocks_of(name, 9)
+    daemon = start_daemon(store=tmp_path / "store")
+    (tmp_path / "docs" / "deep").mkdir(parents=True)
+    (tmp_path / "docs" / "deep" / "page.md").write_text("a page")
+    (tmp_path / "README.md").write_text("read me")
+    command = f"{sys.executable} -m filestored"
+    printed = run_block(commands, tmp_path, daemon.address[1], command, FILESTORED_URL=daemon.url)
+    assert (tmp_path / "copy" / "deep" / "page.md").read_text() == "a page"
+    assert "read me" in printed
+    assert "page.md" in printed
+
+
+@BOTH
+def test_the_library_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
+    library, reading = blocks_of(name, 9, "python")
+    daemon = start_daemon(store=tmp_path / "store")
+    host = f"localhost:{daemon.address[1]}"
+    (tmp_path / "README.md").write_text("read me")
+    printed = run_python(library.replace("localhost:9000", host), tmp_path)
+    assert re.search(rf"^http://{host}/[0-9a-f]{{64}}/README\.md\?expires=\d+&signature=", printed)
+    assert re.search(r"^README\.md 7 20\d\d-", printed, re.MULTILINE)
+    assert (tmp_path / "copy.md").read_text() == "read me"
+    digest = httpx.post(daemon.url, content=b"city,people\nTula,466609\n", params={"name": "table.csv"}).text
+    script = reading.replace("localhost:9000", host).replace("HASH", digest) + "print(table.people.sum())"
+    assert run_python(script, tmp_path) == "466609\n"
+
+
+def run_python(script: str, folder: Path) -> str:
+    """Run a program in a folder, and return what it prints."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FILESTORED_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=60,
+        env={**environment, "no_proxy": "*", "XDG_STATE_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 @BOTH

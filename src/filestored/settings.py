@@ -45,7 +45,8 @@ from filestored.kinds import (
 PREFIX = "FILESTORED_"
 """What the name of every variable begins with."""
 
-_CLIENT_VARIABLES = frozenset({"FILESTORED_URL", "FILESTORED_TOKEN"})
+_COPY_VARIABLES = frozenset({"FILESTORED_FROM_TOKEN", "FILESTORED_TO_TOKEN"})
+_CLIENT_VARIABLES = frozenset({"FILESTORED_URL", "FILESTORED_SERVER", "FILESTORED_TOKEN"} | _COPY_VARIABLES)
 
 
 def _setting(default: str, meaning: str) -> Any:

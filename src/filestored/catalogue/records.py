@@ -52,7 +52,8 @@ class Wish:
     """What an upload says about its file; None where it says nothing.
 
     ``guessed_type`` serves where no ``media_type`` is given; ``expires_at`` and ``created_at`` are in milliseconds
-    since 1970, and the latter counts only for a file that is new: what is imported is as old as it was where it came from.
+    since 1970, and the latter counts only for a file that is new: what is imported is as old as it was where it came
+    from.
     """
 
     name: str | None = None

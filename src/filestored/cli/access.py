@@ -1,9 +1,10 @@
-"""``token create``, ``token list``, ``token revoke``, ``link``: who may do what."""
+"""``token create``, ``token list``, ``token revoke``, and links made beside a store: who may do what."""
 
 import json
 import os
 import re
 import time
+from collections.abc import Mapping
 
 import click
 
@@ -142,13 +143,8 @@ def revoke(name: str, **flags: str | None) -> int:
     return 0
 
 
-@click.command(epilog="Whoever has the address can read this one file until the time is over, and do nothing else.")
-@click.argument("file_hash", metavar="HASH")
-@click.option("--expires-in", metavar="TIME", default="1h", show_default=True, help="how long it works: 90m, 7d")
-@click.option("--base", metavar="URL", help="what others call the server  [default: where the daemon listens]")
-@store_options
-def link(file_hash: str, expires_in: str, base: str | None, **flags: str | None) -> int:
-    """Print an address that works without a token, and nothing else."""
+def make_link(file_hash: str, expires_in: str, base: str | None, flags: Mapping[str, str | None]) -> int:
+    """Print the address of a file in a store on this machine. Raises SettingsError, StartError."""
     digest = parse_digest(file_hash)
     if digest is None:
         raise SettingsError(f"{file_hash[:140]} is not a hash: give 32, 40, 64 or 128 hex digits")

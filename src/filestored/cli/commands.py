@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from keyword import iskeyword
 
 import click
+from click.shell_completion import CompletionItem
 
 from filestored import __version__
 from filestored.errors import FilestoredError, SettingsError
+from filestored.extras import explained
 from filestored.signals import heed_signals
 
 # the line of help stands here so that listing the commands imports none of them
@@ -23,12 +26,24 @@ _COMMANDS = {
     "restart": ("filestored.cli.daemon", "Stop the daemon and start it again with the settings of its last start."),
     "status": ("filestored.cli.daemon", "Say whether the daemon runs, and where."),
     "get_pid": ("filestored.cli.daemon", "Print the daemon's process id and nothing else."),
+    "put": ("filestored.cli.transfers", "Store files and whole folders at a server; print their hashes."),
+    "get": ("filestored.cli.transfers", "Fetch files by their hashes, or a folder by its manifest."),
+    "rm": ("filestored.cli.remote", "Delete files by their hashes."),
+    "ls": ("filestored.cli.remote", "List the files at a server."),
+    "info": ("filestored.cli.remote", "Show what a server knows of a file."),
+    "server": ("filestored.cli.servers", "Give servers names; say which is asked by default."),
     "token": ("filestored.cli.access", "Make, list and revoke tokens: who may do what."),
-    "link": ("filestored.cli.access", "Print an address of a file that works without a token for a while."),
+    "link": ("filestored.cli.links", "Print an address of a file that works without a token for a while."),
     "scrub": ("filestored.cli.care", "Re-read stored blobs and compare each with its name; beside a daemon, too."),
     "reindex": ("filestored.cli.care", "Give every blob that the catalogue does not know a file without owner."),
+    "import": (
+        "filestored.cli.importing",
+        "Import files from a folder, a store, a bucket, transfer.sh or filebrowser.",
+    ),
+    "copy-store": ("filestored.cli.copying", "Copy a store into another, verified: folders and servers."),
     "gc": ("filestored.cli.care", "Remove what has expired, and temporary files that belong to no upload."),
     "config": ("filestored.cli.config", "Show the settings in force and where each comes from."),
+    "completion": ("filestored.cli.completion", "Print what bash, zsh or fish needs to complete commands."),
 }
 
 
@@ -47,9 +62,17 @@ class Commands(click.Group):
             # before the imports: they take longer than a container may wait to stop
             heed_signals()
         module, summary = _COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(module), cmd_name)
+        # Python's own words take an underscore behind them: import_
+        name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
+        command: click.Command = getattr(import_module(module), name)
         command.help = summary
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command without importing any."""
+        found = [CompletionItem(name, help=summary) for name, (_, summary) in _COMMANDS.items()]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [item for item in found if item.value.startswith(incomplete)] + options
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -84,11 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Whatever goes wrong is one line on standard error, never a traceback.
     """
     try:
+        if (answered := _answer_shell()) is not None:
+            return answered
         words = list(sys.argv[1:] if arguments is None else arguments)
         # not its main(), which writes an empty line of its own when it is interrupted
         with filestored.make_context("filestored", words) as context:
             status = filestored.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
@@ -99,16 +125,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         return _fail(str(error), 2)
     except FilestoredError as error:
-        return _fail(str(error), getattr(error, "status", 1))
+        return _fail(str(error), _status_of(error))
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
         # nobody reads any more; the interpreter would complain once more when it flushes at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ImportError as error:
+        return _fail(str(explained(error) or error), 1)
     except Exception as error:
         return _fail(_explained(error), 1)
     return status if isinstance(status, int) else 0
+
+
+def _answer_shell() -> int | None:
+    """Answer a shell that completes a command line; return the exit status, None where none asks."""
+    if "_FILESTORED_COMPLETE" not in os.environ:
+        return None
+    from filestored.cli.completion import answer_shell
+
+    return answer_shell()
+
+
+def _status_of(error: FilestoredError) -> int:
+    # those of the client have the status of an answer, too
+    return int(getattr(error, "exit_status", getattr(error, "status", 1)))
 
 
 def _explained(error: Exception) -> str:
