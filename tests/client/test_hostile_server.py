@@ -396,3 +396,12 @@ def test_same_content_that_came_meanwhile_is_no_failure(files: Client, tmp_path:
         thread.join()
     assert failures == []
     assert [entry.name for entry in tmp_path.iterdir() if "target" in entry.name] == ["target"]
+
+
+def test_what_a_run_left_that_was_killed_at_its_very_end_is_cleared(files: Client, tmp_path: Path) -> None:
+    digest = files.put(CONTENT).hash
+    hidden = tmp_path / f".target.{digest[:16]}.part"
+    hidden.write_bytes(CONTENT)
+    os.link(hidden, tmp_path / "target")
+    assert files.get(digest, tmp_path / "target").was_there
+    assert not hidden.exists()

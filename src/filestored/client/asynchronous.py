@@ -24,6 +24,7 @@ from filestored.client.transports import (
     MOST_REDIRECTIONS,
     Beginning,
     answer_of,
+    body_of,
     broken,
     client_options,
     enlarge_reads,
@@ -274,7 +275,8 @@ class AsyncClient:
             reply.value = await in_thread(effect.work)
 
     async def _send(self, request: Request, reply: "_Reply") -> AsyncGenerator[bytes, None]:
-        body = request.content if request.pieces is None else _read_in_thread(request.pieces())
+        given = body_of(request)
+        body = given if given is None or isinstance(given, bytes) else _read_in_thread(given)
         try:
             options = sending_options(request, self._timeout)
             built = self._http.build_request(request.method, self._does.absolute(request), content=body, **options)

@@ -21,6 +21,7 @@ from filestored.client.transports import (
     MOST_REDIRECTIONS,
     Beginning,
     answer_of,
+    body_of,
     broken,
     client_options,
     enlarge_reads,
@@ -253,7 +254,7 @@ class Client:
         return effect.work()
 
     def _send(self, request: Request) -> Generator[bytes, None, Answer]:
-        body = request.content if request.pieces is None else request.pieces()
+        body = body_of(request)
         try:
             options = sending_options(request, self._timeout)
             built = self._http.build_request(request.method, self._does.absolute(request), content=body, **options)

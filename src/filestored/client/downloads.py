@@ -15,6 +15,7 @@ from filestored.client.landings import (
     MemoryLanding,
     StreamLanding,
     Watch,
+    clear_partial,
     damaged,
     has_content,
     is_special,
@@ -69,6 +70,7 @@ class Downloads:
             head = head or (yield from self._calls.head(digest, patience))
             size = head.size
             if kind in _FILES and (yield from do(lambda: has_content(path, digest, size))):
+                yield from do(lambda: clear_partial(path, digest))
                 tell(watch, size, size)
                 return _received(digest, head, path, was_there=True)
             if not replace or kind not in _FILES:

@@ -28,8 +28,8 @@ def tell(watch: Watch | None, done: int, size: int | None) -> None:
 
 
 _PIECE = 1 << 20
-_WAITING_PIECES = 8
-_WITH_THREAD = 256 * 1024
+_WAITING_PIECES = 16
+_WITH_THREAD = 64 * 1024
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS})
 
@@ -368,9 +368,17 @@ def partial_path(target: Path, digest: str) -> Path:
 
 
 def clear_partial(target: Path, digest: str) -> None:
-    """Remove what a broken run left of a file that is in its place by now."""
+    """Remove what a broken run left of a file that is in its place by now, unless another run is at work on it."""
+    path = partial_path(target, digest)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return
     with suppress(OSError):
-        partial_path(target, digest).unlink(missing_ok=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            path.unlink()
+    os.close(descriptor)
 
 
 def damaged(digest: str) -> Damaged:

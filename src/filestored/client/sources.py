@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from filestored.client.errors import LocalFault, SourceChanged, shown
 from filestored.digest import Algorithm
 
-PIECE = 1 << 20
+PIECE = 512 << 10
 """Bytes read and sent at a time."""
 
 
@@ -65,10 +65,10 @@ class PathSource:
         self._stream: BinaryIO | None = None
 
     def open(self) -> None:
-        """Open it. Raises LocalFault."""
+        """Open it; blocks until a pipe has a writer. Raises LocalFault."""
         try:
-            # a pipe without a writer would be waited for
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            # once only: what came through a pipe is lost with whoever had it open
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise LocalFault.of(self.path, error) from None
         except ValueError as error:
@@ -91,13 +91,10 @@ class PathSource:
         """Its path, size and time of change."""
         return f"{os.path.realpath(self.path)}\n{self.size}\n{self._status.st_mtime_ns}"
 
-    def open_anew(self) -> BinaryIO:
-        """Open it once more, as a stream; blocks until a pipe has a writer. Raises LocalFault."""
-        try:
-            self._stream = open(self.path, "rb", buffering=0)  # noqa: SIM115
-            return self._stream
-        except OSError as error:
-            raise LocalFault.of(self.path, error) from None
+    def stream(self) -> BinaryIO:
+        """Return it as a stream, for what is no regular file."""
+        self._stream, self._descriptor = open(self._descriptor, "rb", buffering=0), -1  # noqa: SIM115
+        return self._stream
 
     def read_whole(self, limit: int) -> bytes | None:
         """Return all there is, None where it is more than ``limit`` bytes. What has no size is read until it ends.
@@ -106,7 +103,6 @@ class PathSource:
         """
         content = bytearray()
         try:
-            os.set_blocking(self._descriptor, True)
             while piece := os.read(self._descriptor, PIECE):
                 content += piece
                 if len(content) > limit:

@@ -3,6 +3,7 @@
 import os
 import ssl
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,14 +13,15 @@ from filestored import __version__
 from filestored.client.errors import shown
 from filestored.client.steps import Answer, Broken, Request, not_filestored
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 256 << 10
 _ERROR_BYTES = 64 * 1024
 _ANSWER_BYTES = 64 << 20
+_SLICE_BYTES = 256 << 10
 _CONNECT_SECONDS = 10.0
 
 
 class LargeReads:
-    """A network backend of httpcore whose streams read up to 1 MiB at a time instead of 64 KiB.
+    """A network backend of httpcore whose streams read up to 256 KiB at a time instead of 64.
 
     It makes large downloads about twice as fast: what costs is the way of each piece through the layers.
     """
@@ -93,6 +95,8 @@ def client_options(
 def sending_options(request: Request, timeout: float) -> dict[str, Any]:
     """Return what a request is built with, but for its body. Raises Broken where its time is over."""
     options: dict[str, Any] = {"headers": dict(request.headers)}
+    if request.content is not None:
+        options["headers"]["Content-Length"] = str(len(request.content))
     left = timeout if request.timeout is None else request.timeout
     if request.end is not None:
         left = min(left, request.end - time.monotonic())
@@ -101,6 +105,16 @@ def sending_options(request: Request, timeout: float) -> dict[str, Any]:
     pool = left if request.end is not None or request.timeout is not None else None
     options["timeout"] = httpx.Timeout(left, connect=min(left, _CONNECT_SECONDS), pool=pool)
     return options
+
+
+def body_of(request: Request) -> Iterator[bytes] | bytes | None:
+    """Return the body of a request; a long one in slices, which httpx would otherwise copy anew for each send."""
+    if request.pieces is not None:
+        return request.pieces()
+    content = request.content
+    if content is None or len(content) <= _SLICE_BYTES:
+        return content
+    return (content[at : at + _SLICE_BYTES] for at in range(0, len(content), _SLICE_BYTES))
 
 
 def require_time(request: Request) -> None:

@@ -43,8 +43,7 @@ class Uploads:
             if source.is_folder:
                 raise ClientError(f"{shown(source.path)}: it is a folder; upload its files one by one")
             if not source.is_regular:
-                stream = yield from do(source.open_anew)
-                return (yield from self.of_stream(reading(stream), wish, watch))
+                return (yield from self.of_stream(reading(source.stream()), wish, watch))
             if source.size > self._resume_from:
                 return (yield from self._resumably(source, wish, watch))
             content = yield from do(lambda: source.read_whole(max(self._resume_from, SMALL)))
