@@ -1,8 +1,7 @@
 """The client for programs with an event loop (asyncio or trio)."""
 
 import os
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -18,6 +17,7 @@ from filestored.client.landings import Watch
 from filestored.client.operations import DEFAULT_URL, RESUME_FROM, Operations
 from filestored.client.records import Caller, File, Head, Item, Link, Received, Stats
 from filestored.client.steps import Answer, Broken, Do, Effect, Request, Steps, Wait
+from filestored.client.threads import in_thread
 from filestored.client.traces import state_folder
 from filestored.client.transports import (
     FAILURES,
@@ -40,7 +40,6 @@ T = TypeVar("T")
 StrPath = str | os.PathLike[str]
 
 _CLEARING_SECONDS = 2.0
-_POLL_SECONDS = 0.005
 
 
 class AsyncClient:
@@ -357,52 +356,6 @@ class AsyncStream:
             yield first
         async for piece in self._rest:
             yield piece
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run something that may block in a thread; it has ended when this ends, also where the task is cancelled.
-
-    A native ``asyncio`` cancel gets through the library's shield: what the thread works on would be cleared up under
-    its hands.
-    """
-    errand = _Errand(work)
-    try:
-        await anyio.to_thread.run_sync(errand.run)
-    except anyio.get_cancelled_exc_class():
-        while not errand.is_over():
-            with suppress(anyio.get_cancelled_exc_class()), anyio.CancelScope(shield=True):
-                await anyio.sleep(_POLL_SECONDS)
-        raise
-    return errand.result
-
-
-class _Errand(Generic[T]):
-    """Work for a thread, which is not begun any more once nobody waits for it."""
-
-    result: T
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._has_begun = False
-        self._has_ended = False
-        self._lock = threading.Lock()
-
-    def run(self) -> None:
-        """Do the work."""
-        with self._lock:
-            if self._has_ended:
-                return
-            self._has_begun = True
-        try:
-            self.result = self._work()
-        finally:
-            self._has_ended = True
-
-    def is_over(self) -> bool:
-        """Tell whether it has ended; where it has not begun, it never will."""
-        with self._lock:
-            self._has_ended = self._has_ended or not self._has_begun
-            return self._has_ended
 
 
 async def _read_in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
