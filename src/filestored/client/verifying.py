@@ -17,6 +17,7 @@ class Verifier:
         self._digest = digest
         self._algorithms = [next(each for each in Algorithm if each.hex_length == len(digest))]
         self._hashes: list[Hash] = []
+        self._may_be_other = False
         self._waiting: queue.Queue[bytes | None] = queue.Queue(_WAITING_PIECES)
         self._thread: threading.Thread | None = None
         self.begin()
@@ -27,7 +28,10 @@ class Verifier:
         Where none is named SHA-256 and BLAKE3 are both worked out. Returns whether that has all to be taken in anew.
         """
         said = answer.headers.get("repr-digest", "")
-        if self._algorithms != [Algorithm.SHA256] or said.startswith("sha-256=") or not Algorithm.BLAKE3.is_available:
+        if self._algorithms != [Algorithm.SHA256] or said.startswith("sha-256="):
+            return False
+        self._may_be_other = not Algorithm.BLAKE3.is_available
+        if self._may_be_other:
             return False
         self._algorithms = [Algorithm.SHA256, Algorithm.BLAKE3]
         self.begin()
@@ -51,7 +55,11 @@ class Verifier:
     def is_right(self) -> bool:
         """Tell whether all that came is what the name says."""
         self.stop()
-        return any(hashed.hexdigest() == self._digest for hashed in self._hashes)
+        is_right = any(hashed.hexdigest() == self._digest for hashed in self._hashes)
+        if not is_right and self._may_be_other:
+            # says what is missing
+            Algorithm.BLAKE3.new()
+        return is_right
 
     def stop(self) -> None:
         """Wait for what is under way and end the thread."""
