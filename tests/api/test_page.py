@@ -181,13 +181,20 @@ def test_a_caller_is_told_who_it_is_and_what_it_may_do(start_daemon: StartDaemon
     daemon = start_daemon("--anonymous", "read")
     token = make_token(daemon.store, "anna", "write", quota=1_000_000)
     told = httpx.get(f"{daemon.url}/v1/caller", headers=bearer(token)).json()
-    assert told == {"owner": "anna", "permissions": ["write"], "quota": 1_000_000, "expires_at": None}
+    assert told == {
+        "owner": "anna",
+        "permissions": ["write"],
+        "quota": 1_000_000,
+        "expires_at": None,
+        "algorithm": "sha256",
+    }
     root = make_token(daemon.store, "root", "admin", expires_at=now_milliseconds() + 3_600_000)
     told = httpx.get(f"{daemon.url}/v1/caller", headers=bearer(root)).json()
     assert (told["owner"], told["permissions"]) == ("root", ["read", "write", "delete", "admin"])
     assert re.fullmatch(r"20\d\d-.*Z", told["expires_at"])
     told = httpx.get(f"{daemon.url}/v1/caller").json()
-    assert told == {"owner": None, "permissions": ["read"], "quota": None, "expires_at": None}
+    nobody = {"owner": None, "permissions": ["read"], "quota": None, "expires_at": None, "algorithm": "sha256"}
+    assert told == nobody
 
 
 def test_a_link_comes_as_a_qr_code_too_where_it_is_asked_for(client: httpx.Client) -> None:
