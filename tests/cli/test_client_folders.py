@@ -357,4 +357,4 @@ def test_json_has_an_object_for_each_file(shell: Shell) -> None:
         json.loads(line) for line in shell.done("get", "--manifest", "m.json", "-o", "b", "--json").splitlines()
     ]
     assert len(restored) == files + 4 + 4
-    assert not any(each["was_there"] for each in restored if each["path"] == "script")
+    assert not any(each["was_there"] for each in restored if each.get("path") == "script")

@@ -60,7 +60,7 @@ def test_info_shows_what_the_server_knows(shell: Shell) -> None:
 
 def test_files_are_deleted_and_those_that_are_not_there_are_a_line_each(shell: Shell) -> None:
     digests = [store(shell, name, name.encode()) for name in ("a", "b", "c")]
-    ended = shell.run("rm", digests[0], "0" * 64, "nonsense", digests[1])
+    ended = shell.run("rm", digests[0], "0" * 64, "1" * 64, digests[1])
     assert (ended.status, ended.output) == (3, "")
     assert len(ended.said.splitlines()) == 2
     assert [httpx.get(f"{shell.url}/{digest}").status_code for digest in digests] == [404, 404, 200]

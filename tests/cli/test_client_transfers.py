@@ -156,11 +156,11 @@ def test_files_that_cannot_be_read_are_a_line_each_and_the_others_go_on(shell: S
 
 
 def test_hashes_that_are_not_stored_are_exit_status_3(shell: Shell) -> None:
-    for absent in ("0" * 64, "nonsense"):
-        for words in (["get", absent], ["info", absent], ["rm", absent], ["link", absent], ["get", absent, "-o", "-"]):
-            ended = shell.run(*words)
-            assert (ended.status, ended.output) == (3, "")
-            require_one_line(ended.said)
+    absent = "0" * 64
+    for words in (["get", absent], ["info", absent], ["rm", absent], ["link", absent], ["get", absent, "-o", "-"]):
+        ended = shell.run(*words)
+        assert (ended.status, ended.output) == (3, "")
+        require_one_line(ended.said)
     assert list(shell.folder.iterdir()) == []
 
 
@@ -219,7 +219,7 @@ def test_what_is_no_filestored_is_said_so(tmp_path: Path, start_daemon: StartDae
     # a path below a server leads to no server
     (tmp_path / "f").write_text("x")
     ended = Shell(f"{start_daemon().url}/elsewhere", tmp_path).run("put", "f", "f")
-    assert ended.status in (1, 3)
+    assert ended.status == 1
     require_one_line(ended.said)
 
 

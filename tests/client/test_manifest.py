@@ -1,6 +1,7 @@
 """Manifests: what is written is read again as it was, and no link that the system would follow outside is taken."""
 
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -121,3 +122,31 @@ def test_a_chain_of_links_that_grows_is_judged_in_no_time() -> None:
 def test_a_mistake_names_the_entry() -> None:
     with pytest.raises(ManifestError, match="entry 2 "):
         parse_manifest(written([FolderEntry("a", 0o755, 0), FolderEntry("b", 0o755, 2**70)]))
+
+
+def said(**entry: object) -> str:
+    whole = {"type": "file", "path": "a", "hash": "ab" * 32, "size": 1, "mode": "0644", "mtime_ns": 0, **entry}
+    return json.dumps({"filestored_manifest": 1, "algorithm": "sha256", "entries": [whole]})
+
+
+@pytest.mark.parametrize("digest", [{}, [], 1, None, "zz", "ab" * 16, "ab" * 64])
+def test_a_hash_that_is_none_of_the_algorithm_is_refused(digest: object) -> None:
+    with pytest.raises(ManifestError, match="entry 1 "):
+        parse_manifest(said(hash=digest))
+
+
+def test_paths_and_targets_longer_than_any_are_refused() -> None:
+    assert parse_manifest(said(path="a/" * 2047 + "b"))
+    for text in (
+        said(path="a/" * 30_000 + "b"),
+        said(path="\N{CYRILLIC SMALL LETTER YA}" * 2049),
+        said(type="link", target="a/" * 100_000),
+    ):
+        with pytest.raises(ManifestError, match="longer than 4096 bytes"):
+            parse_manifest(text)
+
+
+def test_a_short_manifest_cannot_ask_for_any_number_of_folders() -> None:
+    entries: list[Entry] = [LinkEntry(f"{number}/{'a/' * 2000}l", ".", 0) for number in range(50)]
+    with pytest.raises(ManifestError, match="too many paths"):
+        parse_manifest(written(entries))

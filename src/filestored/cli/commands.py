@@ -65,7 +65,9 @@ class Commands(click.Group):
         # Python's own words take an underscore behind them: import_
         name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
         command: click.Command = getattr(import_module(module), name)
-        command.help = summary
+        # what a function says beyond its first paragraph is said to users, too
+        further = (command.help or "").partition("\n\n")[2]
+        command.help = f"{summary}\n\n{further}" if further else summary
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from filestored.client.errors import shown
+from filestored.digest import parse_digest
 from filestored.errors import SettingsError
 from filestored.quantities import parse_duration
 
@@ -81,6 +83,20 @@ def require_duration(flag: str, text: str | None) -> None:
         _seconds(flag, text)
 
 
+def require_not_empty(*given: tuple[str, str | None]) -> None:
+    """Raise SettingsError where a flag was given nothing, such as a variable that is not set."""
+    for flag, text in given:
+        if text == "":
+            raise SettingsError(f"{flag} is empty; give it a value, or leave it out")
+
+
+def require_hashes(hashes: Iterable[str]) -> None:
+    """Raise SettingsError for what could not be the hash of anything."""
+    for each in hashes:
+        if parse_digest(each) is None:
+            raise SettingsError(f"{shown(each[:140])!r} is not a hash: it has 32, 40, 64 or 128 hex digits")
+
+
 def _seconds(flag: str, text: str, least: float = 0.001) -> float:
     try:
         seconds = parse_duration(text)
@@ -107,7 +123,8 @@ def _server_names(context: click.Context, parameter: click.Parameter, incomplete
 complete_server_name = _server_names
 """For the parameters of commands that take the name of a server."""
 
-_FILE = click.Path(path_type=str)
+# what cannot be read is told by whoever opens it, with the status for it
+_FILE = click.Path(path_type=str, readable=False)
 
 _OPTIONS = (
     click.option("--url", metavar="URL", help="address of a server  [default: http://localhost:9000; FILESTORED_URL]"),
@@ -133,18 +150,24 @@ _NAMES = ("url", "server", "token", "token_file", "ca_file", "timeout", "retry_f
 def asks_server(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options that name a server; it gets them together as its first argument.
 
-    Interrupted, it ends with one line and 130, or 143 after SIGTERM.
+    Interrupted, it ends with one line and 130, 143 after SIGTERM, 129 after SIGHUP.
     """
 
     @functools.wraps(function)
     def command(**given: Any) -> int:
         where = Where(**{name: given.pop(name) for name in _NAMES})
-        with interruptible(), _local_faults():
+        require_not_empty(("--token-file", where.token_file), ("--ca-file", where.ca_file), ("--server", where.server))
+        with interruptible(goes_on=_goes_on(given)), _local_faults():
             return function(where, **given)
 
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def _goes_on(given: Mapping[str, Any]) -> bool:
+    """Tell whether a command moves files, of which what is done is not done again; no stream can be gone on with."""
+    return "jobs" in given and "-" not in (given.get("output"), *given.get("files", ()))
 
 
 @contextmanager
@@ -163,11 +186,12 @@ def _local_faults() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Have SIGINT and SIGTERM end the program from within a block, with one line and 130 or 143.
+def interruptible(*, goes_on: bool) -> Iterator[None]:
+    """Have SIGINT, SIGTERM and SIGHUP end the program from within a block, with one line and 130, 143 or 129.
 
     What the block has opened is closed first, within a moment; its threads are not waited for. A second signal ends
-    the program at once. One that whoever started the program had it ignore stays ignored.
+    the program at once. One that whoever started the program had it ignore stays ignored. Where
+    the same command ``goes_on`` from there when it is called again, that is said.
     """
     came: list[int] = []
 
@@ -180,8 +204,9 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, leave)
         raise KeyboardInterrupt
 
-    ours = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
-    _watch_signals(ours)
+    all_three = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ours = [each for each in all_three if signal.getsignal(each) != signal.SIG_IGN]
+    _watch_signals(ours, goes_on)
     for each in ours:
         signal.signal(each, stop)
     try:
@@ -191,10 +216,10 @@ def interruptible() -> Iterator[None]:
             if sys.stdout is not None:
                 sys.stdout.flush()
         # the interpreter's own end would wait for what threads hold
-        _leave_interrupted(came[0] if came else signal.SIGINT)
+        _leave_interrupted(came[0] if came else signal.SIGINT, goes_on)
 
 
-def _watch_signals(numbers: Collection[int]) -> None:
+def _watch_signals(numbers: Collection[int], goes_on: bool) -> None:
     """Have a thread see to it that a signal ends the program, whichever thread the system gives it to.
 
     Only the main thread runs handlers, and one that waits for a lock is not woken by what another thread was given.
@@ -212,12 +237,12 @@ def _watch_signals(numbers: Collection[int]) -> None:
             pass
         signal.pthread_kill(main, signal.SIGURG)
         time.sleep(_CLOSING_SECONDS)
-        _leave_interrupted(number)
+        _leave_interrupted(number, goes_on)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _leave_interrupted(number: int) -> NoReturn:
+def _leave_interrupted(number: int, goes_on: bool) -> NoReturn:
     with suppress(OSError):
-        os.write(2, b"filestored: interrupted; the same command goes on from here\n")
+        os.write(2, b"filestored: interrupted" + (b"; the same command goes on from here\n" if goes_on else b"\n"))
     os._exit(128 + number)

@@ -17,7 +17,7 @@ import click
 from filestored import daemon
 from filestored.blobs.layout import StoreFolder, is_laid_out_as_store
 from filestored.catalogue.catalogue import Catalogue
-from filestored.cli.stores import last_catalogue_path, open_filestore
+from filestored.cli.stores import last_catalogue_path, open_filestore, require_owner
 from filestored.cli.watching import Progress, printable, told_to_stop
 from filestored.client.servers import read_servers, read_token, require_token, require_url, servers_file
 from filestored.client.traces import state_folder
@@ -80,15 +80,14 @@ class _Place:
 @click.argument("origin", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--verify", is_flag=True, help="re-read what the target has already, too")
-@click.option("--delete", is_flag=True, help="delete at the target what was copied and has gone at the source since")
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a line, the last one being the summary")
 @click.option("--from-token-file", metavar="FILE", type=Path, help="the source's token  [FILESTORED_FROM_TOKEN]")
 @click.option("--to-token-file", metavar="FILE", type=Path, help="the target's token  [FILESTORED_TO_TOKEN]")
 @click.option("--from-catalogue", metavar="URL", help="of a source folder; by default where it was last")
 @click.option("--to-catalogue", metavar="URL", help="of a target folder; by default where it was last")
 def copy_store(
-    origin: str, target: str, verify: bool, delete: bool, as_json: bool, from_token_file: Path | None,
-    to_token_file: Path | None, from_catalogue: str | None, to_catalogue: str | None,
+    origin: str, target: str, verify: bool, as_json: bool, from_token_file: Path | None, to_token_file: Path | None,
+    from_catalogue: str | None, to_catalogue: str | None,
 ) -> int:  # fmt: skip
     """Copy a store: every byte hashed and compared, what is there already left.
 
@@ -98,7 +97,7 @@ def copy_store(
     source = _place(origin, from_token_file, "FILESTORED_FROM_TOKEN", from_catalogue)
     sink = _place(target, to_token_file, "FILESTORED_TO_TOKEN", to_catalogue)
     _require_apart(source, sink)
-    work = _Work(source, sink, _Output(as_json), verify=verify, delete=delete)
+    work = _Work(source, sink, _Output(as_json), verify=verify)
     return asyncio.run(work.run())
 
 
@@ -128,14 +127,14 @@ def _require_apart(source: _Place, sink: _Place) -> None:
 class _Work:
     """One copy, from opening both sides to the summary."""
 
-    def __init__(self, source: _Place, sink: _Place, output: "_Output", *, verify: bool, delete: bool) -> None:
+    def __init__(self, source: _Place, sink: _Place, output: "_Output", *, verify: bool) -> None:
         self._source = source
         self._sink = sink
         self._output = output
         self._verify = verify
-        self._delete = delete
         self._totals = Totals()
         self._access = Access()
+        self._has_begun = False
 
     async def run(self) -> int:
         """Do it; return the exit status."""
@@ -156,13 +155,13 @@ class _Work:
         finally:
             showing.cancel()
             self._under_way.close()
+        if fault is not None and not self._has_begun:
+            raise fault
         kept_apart = _NOT_BY_HTTP.get((self._source.url is None, self._sink.url is None))
         self._output.sum_up(self._totals, self._access, kept_apart, time.monotonic() - began)
         return self._end(fault, is_finished=is_finished)
 
     def _end(self, fault: FilestoredError | None, *, is_finished: bool) -> int:
-        if isinstance(fault, SettingsError):
-            raise fault
         if fault is not None:
             click.echo(f"filestored: {printable(str(fault).rstrip('.'))}; the same command goes on from here", err=True)
             return int(getattr(fault, "exit_status", 1))
@@ -195,15 +194,15 @@ class _Work:
         return is_finished
 
     async def _bring(self, origin: Origin, destination: Destination, ledger: Ledger) -> bool:
+        self._has_begun = True
         return await Copy(
-            origin, destination, ledger, self._under_way, self._totals,
-            verify=self._verify, delete=self._delete, told=self._output.tell,
-        ).run()  # fmt: skip
+            origin, destination, ledger, self._under_way, self._totals, verify=self._verify, told=self._output.tell
+        ).run()
 
     def _take_over(self, origin: Origin, catalogue: Catalogue, ledger: Ledger) -> TakeOver | None:
         if not isinstance(origin, FolderOrigin) or origin.catalogue is None:
             return None
-        return TakeOver(origin.catalogue, catalogue, ledger, delete=self._delete, told=self._output.tell)
+        return TakeOver(origin.catalogue, catalogue, ledger, told=self._output.tell)
 
     def _open_origin(self, held: ExitStack) -> Origin:
         if self._source.url is not None:
@@ -214,6 +213,8 @@ class _Work:
         catalogue = None
         if _is_marked(folder.path):
             path = _catalogue_path(self._source, folder)
+            if not path.is_file():
+                raise StartError(f"the catalogue {path} of {folder.path} is not there; name it with --from-catalogue")
             Catalogue.prepare(path, may_change=daemon.running(folder.path) is None)
             catalogue = Catalogue(path, durable=True)
             held.callback(catalogue.close)
@@ -230,6 +231,7 @@ class _Work:
     def _target_folder(self, origin: Origin) -> StoreFolder:
         """Return the store that is copied into. A new one names its blobs as the source does."""
         path = self._sink.path
+        require_owner(path)
         if path.is_dir() and any(path.iterdir()):
             folder = StoreFolder.find(path, Algorithm.SHA256)
         else:
@@ -286,7 +288,7 @@ class _Output:
         elif finding.state == "renamed":
             self.progress.print(f"{finding.name} -> {finding.hash}")
         else:
-            self.progress.print(printable(f"{finding.name} {finding.state}: {finding.reason}"))
+            self.progress.print(printable(f"{finding.name or '.'} {finding.state}: {finding.reason}"))
 
     def sum_up(self, totals: Totals, access: Access, kept_apart: str | None, seconds: float) -> None:
         """Print the summary."""
@@ -295,11 +297,11 @@ class _Output:
             self.progress.print(json.dumps(summary))
             return
         verified = f"verified: {totals.verified}, healed: {totals.healed}; " if totals.verified or totals.healed else ""
+        skipped = f"; no blobs: {totals.skipped}" if totals.skipped else ""
         gone = f"; gone at the source: {totals.gone}" if totals.gone else ""
-        deleted = f"; deleted: {totals.deleted}" if totals.deleted else ""
         lost = f"; not kept: {kept_apart}" if kept_apart else f"; tokens: {access.tokens}"
         self.progress.print(
             f"copied: {totals.copied} blobs, {totals.copied_bytes} bytes; updated: {totals.updated}; there already: "
             f"{totals.present}; {verified}damaged: {totals.damaged}; missing: {totals.missing}; failed: "
-            f"{totals.failed}{gone}{deleted}{lost}; {seconds:.1f} seconds"
+            f"{totals.failed}{skipped}{gone}{lost}; {seconds:.1f} seconds"
         )

@@ -17,6 +17,7 @@ from filestored.access import ANONYMOUS, is_token_name
 from filestored.cli.stores import find_catalogue_path, make_store_folder, open_filestore, store_options
 from filestored.cli.watching import Progress, printable, told_to_stop
 from filestored.errors import FilestoredError, SettingsError, StartError
+from filestored.importing.blobs import StoreSource
 from filestored.importing.detection import KINDS, find_source, identify
 from filestored.importing.importer import Import, Totals
 from filestored.importing.report import Entry, Report
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from filestored.filestore import Filestore
 
 _INTERRUPTED = 130
+_BETTER_COPIED = (
+    "filestored: the source is a store of filestored: import takes its blobs alone, also those that have expired; "
+    "copy-store brings names, owners and times too"
+)
 _SHOWN_EVERY_SECONDS = 0.5
 
 
@@ -57,16 +62,20 @@ def import_(
     if owner != ANONYMOUS and not is_token_name(owner):
         raise SettingsError(f"--owner {owner}: it is the name of a token, or {ANONYMOUS}")
     files = find_source(
-        source, kind, find_store(flags, os.environ), endpoint=endpoint, region=region, compare_etags=not ignore_etags
-    )
+        source, kind, find_store(flags, os.environ), report=report, endpoint=endpoint, region=region,
+        compare_etags=not ignore_etags,
+    )  # fmt: skip
+    if isinstance(files, StoreSource) and files.is_of_filestored:
+        click.echo(_BETTER_COPIED, err=True)
     output = _Output(as_json)
     if dry_run:
         return _try_out(files, output)
     folder = make_store_folder(flags)
     where = identify(source)
     path = report or _default_report(folder, where, files.kind, owner)
-    with open_filestore(flags, folder, find_catalogue_path(flags, folder)) as filestore:
-        with Report(path, source=where, kind=files.kind, owner=owner) as written:
+    # the report first: of two imports of the same the second is told so, whatever the first does to the catalogue
+    with Report(path, source=where, kind=files.kind, owner=owner) as written:
+        with open_filestore(flags, folder, find_catalogue_path(flags, folder)) as filestore:
             return asyncio.run(_run(filestore, files, written, owner, output))
 
 
@@ -113,7 +122,8 @@ def _try_out(files: Source, output: "_Output") -> int:
                 output.tell(Entry(each.key, each.size, None, None, None, "noted", each.note))
         elif isinstance(each, Left):
             left, has_faults = left + 1, has_faults or each.is_fault
-            output.tell(Entry(each.key, each.size, None, None, None, "skipped", each.reason))
+            state = "failed" if each.is_fault else "skipped"
+            output.tell(Entry(each.key, each.size, None, None, None, state, each.reason))
     output.sum_up_trial(files.kind, count, size, left)
     return 1 if has_faults else 0
 

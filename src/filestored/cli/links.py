@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import click
 
-from filestored.cli.connection import Where, asks_server, require_duration
+from filestored.cli.connection import Where, asks_server, require_duration, require_hashes
 from filestored.cli.terminal import write_line
 from filestored.errors import SettingsError
 
@@ -43,6 +43,7 @@ def link(where: Where, file_hash: str, expires_in: str, base: str | None, as_jso
             raise SettingsError("--json is for links that a server makes: name one with --url or --server")
         return make_link(file_hash, expires_in, base, flags)
     require_duration("--expires-in", expires_in)
+    require_hashes([file_hash])
     with where.connected() as client:
         made = client.link(file_hash, expires_in)
     if as_json:

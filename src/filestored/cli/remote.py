@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from filestored.cli.connection import Where, asks_server
+from filestored.cli.connection import Where, asks_server, require_hashes
 from filestored.cli.terminal import is_terminal, readable, write_line
 from filestored.client.errors import ClientError, NotAllowed, Unreachable, shown
 
@@ -27,6 +27,7 @@ def rm(where: Where, hashes: tuple[str, ...]) -> int:
     """Delete files."""
     from filestored.client.folders import exit_status
 
+    require_hashes(hashes)
     errors: list[ClientError] = []
     with where.connected() as client:
         for file_hash in hashes:
@@ -52,7 +53,10 @@ def rm(where: Where, hashes: tuple[str, ...]) -> int:
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a line")
 @asks_server
 def ls(where: Where, name: str | None, media_type: str | None, sort: str, limit: int | None, as_json: bool) -> int:
-    """List one's own files; those of all with a token for admin."""
+    """List files.
+
+    They are one's own; with a token for admin those of all.
+    """
     with where.connected() as client:
         files = client.list(name=name, type=media_type, sort=sort, limit=limit)
         if as_json:
@@ -104,6 +108,7 @@ def _row(file: "File") -> tuple[str, ...]:
 @asks_server
 def info(where: Where, file_hash: str, as_json: bool) -> int:
     """Show what the server knows of one's own file."""
+    require_hashes([file_hash])
     with where.connected() as client:
         said = client.info(file_hash).as_json()
     if as_json:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from filestored.cli.connection import complete_server_name
+from filestored.cli.connection import complete_server_name, require_not_empty
 from filestored.cli.terminal import is_terminal, write_line
 from filestored.client import servers
+from filestored.client.errors import shown
 from filestored.errors import SettingsError
 
-_FILE = click.Path(path_type=str, allow_dash=True)
+_FILE = click.Path(path_type=str, allow_dash=True, readable=False)
 
 
 @click.group(epilog="They are kept in servers.toml, in $XDG_CONFIG_HOME/filestored or ~/.config/filestored.")
@@ -32,7 +33,10 @@ def server() -> None:
 @click.option("--default", "is_default", is_flag=True, help="ask this one where no other is named")
 def add(name: str, url: str, token_file: str | None, ca_file: str | None, is_default: bool) -> int:
     """Add a server, or replace the one of that name."""
+    require_not_empty(("--token-file", token_file), ("--ca-file", ca_file))
     token = None
+    if ca_file is not None and not os.access(ca_file, os.R_OK):
+        raise SettingsError(f"{shown(ca_file)}: the certificates cannot be read")
     if token_file == "-":  # noqa: S105
         token, token_file = servers.require_token(_read_token(), "standard input"), None
     elif token_file is not None:

@@ -1,6 +1,7 @@
 """The store that a command works on, beside a running daemon or without one."""
 
 import os
+import pwd
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -64,12 +65,36 @@ def open_catalogue(flags: Flags, folder: StoreFolder) -> Iterator[Catalogue]:
 def make_store_folder(flags: Flags) -> StoreFolder:
     """Return the store that flags and variables name; it becomes one where there is none. Raises StartError."""
     settings = load_only(_NAMES, flags, os.environ)
+    require_owner(settings.store)
     try:
         return StoreFolder.find(settings.store, settings.hash)
     except StartError:
         if settings.store.is_dir() and any(settings.store.iterdir()):
             raise
         return StoreFolder.adopt(settings.store, settings.hash)
+
+
+def require_owner(store: Path) -> None:
+    """Raise StartError where the store is another user's, whose daemon could not use what would be made here.
+
+    Others than root may fill an empty folder of somebody else's, where the system lets them.
+    """
+    user = os.geteuid()
+    for place, is_made_by_daemon in ((store / ".filestored", True), (store, False)):
+        try:
+            owner = os.stat(place).st_uid
+        except OSError:
+            continue
+        if owner != user and (is_made_by_daemon or user == 0):
+            raise StartError(f"the store {store} belongs to {_user_name(owner)}: run it as {_user_name(owner)}")
+        return
+
+
+def _user_name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
 
 
 @contextmanager
@@ -80,13 +105,14 @@ def open_filestore(flags: Flags, folder: StoreFolder, catalogue: Path) -> Iterat
     """
     settings = load_only(("min_free_space", "durability"), flags, os.environ)
     with ExitStack() as held:
+        require_owner(folder.path)
+        log_to_store(folder)
         require_no_lost_catalogue(catalogue, folder)
         if daemon.running(folder.path) is None:
             held.enter_context(daemon.StoreLock.take(folder.pid_file))
             prepare(folder, catalogue)
         else:
             Catalogue.prepare(catalogue, may_change=False)
-        log_to_store(folder)
         filestore = Filestore(
             folder, catalogue, durable=settings.durability == "full", min_free_bytes=settings.min_free_space
         )

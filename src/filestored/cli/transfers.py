@@ -2,31 +2,34 @@
 
 import json
 import os
-import stat
+import re
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from filestored.cli.connection import Where, asks_server, require_duration
+from filestored.cli.connection import Where, asks_server, require_duration, require_hashes, require_not_empty
+from filestored.cli.manifests import ManifestFile, manifest_file, read_manifest, regular
 from filestored.cli.progress import Report, in_background, reporting
 from filestored.cli.terminal import checksum_line, standard_input, standard_output
 from filestored.client.errors import ClientError, LocalFault, NotAllowed, SourceChanged, Unreachable, shown
+from filestored.client.manifest import spelled
 from filestored.client.outcomes import Failed, Found, Stored
 from filestored.errors import SettingsError
 
 if TYPE_CHECKING:
     from filestored.client import Client
-    from filestored.client.folders import Identity
     from filestored.client.manifest import Entry, Manifest
     from filestored.client.records import Received
 
-_PATH = click.Path(path_type=str, allow_dash=True)
+# what cannot be read is told by whoever opens it, and the others go on
+_PATH = click.Path(path_type=str, allow_dash=True, readable=False)
 _MOST_JOBS = 64
+# how one begins (RFC 9110, 8.3.1); the server looks at its parameters
+_MEDIA_TYPE = re.compile(r"\s*[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
 
 _jobs_option = click.option(
     "--jobs", "-j", metavar="N", type=click.IntRange(1, _MOST_JOBS), default=4, show_default=True,
@@ -58,8 +61,16 @@ def put(
     where: Where, files: tuple[str, ...], is_recursive: bool, manifest: str | None, name: str | None,
     media_type: str | None, expires_in: str | None, jobs: int, as_json: bool, is_quiet: bool, hides_progress: bool,
 ) -> int:  # fmt: skip
-    """Store files and print their hashes; - is standard input."""
+    """Store files and print their hashes.
+
+    FILE may be -, which is standard input. With -r it may be a folder.
+    """
     require_duration("--expires-in", expires_in)
+    require_not_empty(("--name", name), ("--type", media_type), ("--manifest", manifest))
+    if media_type is not None and not _MEDIA_TYPE.match(media_type):
+        raise SettingsError(f"--type {shown(media_type[:100])}: a media type is written as type/subtype, as text/plain")
+    if manifest == "-" and as_json:
+        raise SettingsError("--manifest - and --json both write to standard output: give the manifest a file")
     if name is not None and (len(files) > 1 or is_recursive):
         raise SettingsError("--name is for one file; it cannot name several")
     if "-" in files and (len(files) > 1 or manifest is not None):
@@ -73,7 +84,7 @@ def put(
         say = _Saying(client, report, is_quiet=is_quiet, as_json=as_json, is_one=len(files) == 1 and not is_recursive)
         if files == ("-",):
             return _put_stream(client, name, media_type, expires_in, say)
-        with _manifest_file(manifest) as stream:
+        with manifest_file(manifest) as stream:
             return _put_files(
                 client, files, stream, say, is_recursive=is_recursive, jobs=jobs, name=name, media_type=media_type,
                 expires_in=expires_in,
@@ -93,7 +104,7 @@ def _put_stream(
 
 
 def _put_files(
-    client: "Client", files: tuple[str, ...], stream: "_ManifestFile | None", say: "_Saying", *, is_recursive: bool,
+    client: "Client", files: tuple[str, ...], stream: ManifestFile | None, say: "_Saying", *, is_recursive: bool,
     jobs: int, **saying: str | None,
 ) -> int:  # fmt: skip
     from filestored.client.folders import exit_status, find_all, put_all
@@ -101,7 +112,8 @@ def _put_files(
 
     # asked first: without a server nothing is begun
     algorithm = client.algorithm()
-    left_out = _written_to(stream)
+    # a number that is free because it was closed would be that of another file
+    left_out = regular(*([] if sys.stdout is None else [1])) | (stream.identities() if stream else set())
     find = partial(find_all, files, is_recursive=is_recursive, leave_out=left_out)
     in_background(lambda: _expect(find(), say.report))
     writer = ManifestWriter(stream.text, algorithm) if stream is not None else None
@@ -123,7 +135,8 @@ def _put_files(
             say.stored(outcome)
     if writer is not None and stream is not None:
         writer.finish()
-        stream.is_complete = True
+        if (warning := stream.finish(is_whole=not errors)) is not None:
+            say.report.failure(warning)
     return exit_status(errors)
 
 
@@ -158,7 +171,7 @@ class _Saying:
         """Print the hash of a file that is stored."""
         if self.as_json:
             said = {
-                "path": outcome.label, "hash": outcome.hash, "size": outcome.size, "is_new": outcome.is_new,
+                **spelled("path", outcome.label), "hash": outcome.hash, "size": outcome.size, "is_new": outcome.is_new,
                 "url": f"{self._url}/{outcome.hash}",
             }  # fmt: skip
             self.report.result(json.dumps(said))
@@ -179,7 +192,7 @@ class _Saying:
         if self.as_json:
             said = {
                 "hash": received.hash, "size": received.size, "name": received.name, "type": received.type,
-                "path": path,
+                **({"path": None} if path is None else spelled("path", path)),
             }  # fmt: skip
             self.report.result(json.dumps(said))
         elif path is not None and not self._is_quiet:
@@ -188,75 +201,7 @@ class _Saying:
     def restored(self, entry: "Entry", was_there: bool) -> None:
         """Print what is in its place again."""
         if self.as_json:
-            self.report.result(json.dumps({"path": entry.path, "was_there": was_there}))
-
-
-class _ManifestFile:
-    """Where a manifest is written: standard output, or a file that takes its name when it is complete."""
-
-    def __init__(self, path: str) -> None:
-        self.is_standard = path == "-"
-        self.is_complete = False
-        self.path = path
-        if self.is_standard:
-            standard_output()
-            self.text = sys.stdout
-            return
-        try:
-            folder = os.path.dirname(os.path.abspath(path))
-            handle, self._temporary = tempfile.mkstemp(prefix=".manifest.", dir=folder)
-            # what mkstemp makes is for its owner alone; a manifest is a file like others
-            os.fchmod(handle, 0o666 & ~_umask())
-        except OSError as error:
-            raise LocalFault.of(path, error) from None
-        self.text = open(handle, "w", encoding="utf-8")  # noqa: SIM115
-
-    def close(self) -> None:
-        """Give the file its name where it is complete, else remove it. Raises LocalFault."""
-        if self.is_standard:
-            return
-        try:
-            self.text.close()
-            if self.is_complete:
-                os.replace(self._temporary, self.path)
-        except OSError as error:
-            raise LocalFault.of(self.path, error) from None
-        finally:
-            with suppress(OSError):
-                os.unlink(self._temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-@contextmanager
-def _manifest_file(path: str | None) -> Iterator[_ManifestFile | None]:
-    if path is None:
-        yield None
-        return
-    file = _ManifestFile(path)
-    try:
-        yield file
-    finally:
-        file.close()
-
-
-def _written_to(manifest: _ManifestFile | None) -> "set[Identity]":
-    """Return the files that this command writes, which may lie in the folder that it sends."""
-    found: set[Identity] = set()
-    # a number that is free because it was closed would be that of another file
-    places: list[int | str] = [] if sys.stdout is None else [1]
-    if manifest is not None and not manifest.is_standard:
-        places += [manifest.text.fileno(), manifest.path]
-    for place in places:
-        with suppress(OSError):
-            status = os.stat(place)
-            if stat.S_ISREG(status.st_mode):
-                found.add((status.st_dev, status.st_ino))
-    return found
+            self.report.result(json.dumps({**spelled("path", entry.path), "was_there": was_there}))
 
 
 @click.command(
@@ -279,7 +224,12 @@ def get(
     where: Where, hashes: tuple[str, ...], output: str | None, manifest: str | None, replaces: bool, jobs: int,
     as_json: bool, is_quiet: bool, hides_progress: bool,
 ) -> int:  # fmt: skip
-    """Fetch files and print where they are; to standard output with -o -."""
+    """Fetch files and print where they are.
+
+    With -o - they go to standard output, one after the other.
+    """
+    require_not_empty(("--output", output), ("--manifest", manifest))
+    require_hashes(hashes)
     if bool(hashes) == (manifest is not None):
         raise SettingsError("give the hashes of files, or --manifest FILE to make a folder again")
     if output == "-" and (as_json or manifest is not None):
@@ -287,7 +237,7 @@ def get(
     is_for_folder = len(hashes) > 1 or (output or "").endswith("/")
     if hashes and output not in (None, "-") and is_for_folder and not os.path.isdir(output or ""):
         raise SettingsError(f"-o {shown(str(output))}: there is no folder of that name")
-    content = None if manifest is None else _read_manifest(manifest)
+    content = None if manifest is None else read_manifest(manifest)
     with (
         where.connected(connections=jobs) as client,
         reporting(is_quiet=is_quiet or hides_progress, as_json=as_json) as report,
@@ -340,25 +290,15 @@ def _get_files(
     return exit_status(errors)
 
 
-def _read_manifest(path: str) -> "Manifest":
-    """Read a manifest and judge it. Raises LocalFault, ManifestError."""
-    from filestored.client.manifest import parse_manifest
-
-    try:
-        if path == "-":
-            return parse_manifest(standard_input().read())
-        with open(path, "rb") as file:
-            return parse_manifest(file.read())
-    except OSError as error:
-        raise LocalFault.of(path, error) from None
-
-
 def _get_folder(client: "Client", manifest: "Manifest", folder: str, say: _Saying, *, replaces: bool, jobs: int) -> int:
     from filestored.client.folders import exit_status
     from filestored.client.manifest import FileEntry
     from filestored.client.restoring import restore
 
     files = [entry for entry in manifest.entries if isinstance(entry, FileEntry)]
+    if files:
+        # asked first: without a server nothing is begun
+        client.algorithm()
     say.report.expect(len(files), sum(entry.size for entry in files))
     errors: list[ClientError] = []
     for outcome in restore(client, manifest, folder, jobs=jobs, replace_others=replaces, watch=say.report):

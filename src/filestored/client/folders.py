@@ -1,6 +1,7 @@
 """Many files and whole folders, to a server: :func:`walk` finds them, :func:`put_all` sends them."""
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
@@ -19,6 +20,11 @@ Identity: TypeAlias = tuple[int, int]
 
 # how many files may be under way or wait for an earlier one: results come in order
 _AHEAD = 10_000
+# what other runs of get and put have under way beside the files themselves, or left when they were killed
+_UNDER_WAY = re.compile(
+    r"\.(?:filestored-[a-z0-9_]{8}|filestored-manifest\.[a-z0-9_]{8}|.+\.[0-9a-f]{16}\.part(?:\.[0-9a-f]{16})?)",
+    re.DOTALL,
+)
 
 
 Finding: TypeAlias = Found | Noted | Failed
@@ -28,7 +34,8 @@ def walk(folder: str, *, below: str = "", leave_out: Collection[Identity] = ()) 
     """Find what is in a folder, in order of names, folders before what is in them.
 
     ``below`` is put before all paths. Symbolic links are never followed; those that lead out of the folder, what is
-    no file, folder or link, and what cannot be read are yielded as Failed.
+    no file, folder or link, and what cannot be read are yielded as Failed. The hidden names that downloads and
+    manifests have until they are complete are passed over.
     """
     ahead = deque([""])
     while ahead:
@@ -36,7 +43,7 @@ def walk(folder: str, *, below: str = "", leave_out: Collection[Identity] = ()) 
         path = os.path.join(folder, place)
         try:
             with os.scandir(path) as listing:
-                names = sorted(entry.name for entry in listing)
+                names = sorted(entry.name for entry in listing if not _UNDER_WAY.fullmatch(entry.name))
         except OSError as error:
             yield Failed(path, LocalFault.of(path, error))
             continue
@@ -132,7 +139,7 @@ def put_all(
     What is stored already is not sent again, so that the same call goes on with what was interrupted. Small files go
     many in a request, ``jobs`` requests at a time. Memory does not grow with the number of files. What is said in
     ``name``, ``media_type`` and ``expires_in`` (like ``7d``) goes for all. Raises what makes all others fail too:
-    Unreachable, NotAllowed.
+    Unreachable, NotAllowed, and TooMuch where the server's disk is full.
     """
     sending = Sending(client, Saying(name, media_type, expires_in), jobs=jobs, watch=watch or Watch())
     window: deque[Outcome | int] = deque()

@@ -10,10 +10,11 @@
 
 Paths are relative and separated by ``/``. A path or target that is not UTF-8 stands as ``path_base64`` or
 ``target_base64`` in place of ``path`` or ``target``. A manifest may come from anybody: :func:`parse_manifest` takes
-none that would write outside the folder it is restored to.
+none that would write outside the folder it is restored to, and no path or target above 4,096 bytes.
 """
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -35,6 +36,10 @@ _MODE = re.compile(r"0[0-7]{3,4}", re.ASCII)
 _MAX_TIME = 2**63 - 1
 # as many links as the system follows in one path before it gives up (path_resolution(7))
 _MAX_LINKS = 40
+# PATH_MAX of Linux: nothing longer could be made
+_MAX_PATH_BYTES = 4096
+# what folders may take that no entry names: a short manifest must not make many of them
+_MAX_UNNAMED = 64 * 1024 * 1024
 
 
 class ManifestError(ClientError):
@@ -101,17 +106,17 @@ class ManifestWriter:
 
 
 def _described(entry: Entry) -> dict[str, object]:
-    path = _spelled("path", entry.path)
+    path = spelled("path", entry.path)
     if isinstance(entry, LinkEntry):
-        return {"type": "link", **path, **_spelled("target", entry.target), "mtime_ns": entry.mtime_ns}
+        return {"type": "link", **path, **spelled("target", entry.target), "mtime_ns": entry.mtime_ns}
     rest = {"mode": f"{entry.mode & PERMISSION_BITS:04o}", "mtime_ns": entry.mtime_ns}
     if isinstance(entry, FolderEntry):
         return {"type": "folder", **path, **rest}
     return {"type": "file", **path, "hash": entry.hash, "size": entry.size, **rest}
 
 
-def _spelled(key: str, path: str) -> dict[str, str]:
-    """Return a path for JSON, which has no way to write bytes that are not UTF-8."""
+def spelled(key: str, path: str) -> dict[str, str]:
+    """Return a path for JSON under ``key``, or ``{key}_base64``: JSON cannot write bytes that are not UTF-8."""
     raw = os.fsencode(path)
     try:
         return {key: raw.decode()}
@@ -123,7 +128,8 @@ def parse_manifest(text: str | bytes) -> Manifest:
     """Read a manifest and judge it whole.
 
     Raises ManifestError where it is malformed, or holds a path that is absolute, has ``..``, ``.`` or NUL in it, comes
-    twice or leads through something that is no folder, or a link that leads out of the tree.
+    twice, is longer than 4,096 bytes or leads through something that is no folder, a link that leads out of the tree,
+    or a hash that is none of the algorithm's.
     """
     try:
         said = json.loads(text)
@@ -135,18 +141,24 @@ def parse_manifest(text: str | bytes) -> Manifest:
         algorithm = Algorithm(str(said.get("algorithm")))
     except ValueError:
         raise ManifestError("the manifest names no hash function that is known here") from None
-    entries = tuple(_parse_entry(item, number) for number, item in enumerate(said["entries"], 1))
+    entries = tuple(_parse_entry(item, number, algorithm) for number, item in enumerate(said["entries"], 1))
     require_harmless(entries)
     return Manifest(algorithm, entries)
 
 
-def _parse_entry(said: object, number: int) -> Entry:
+def _parse_entry(said: object, number: int, algorithm: Algorithm) -> Entry:
     if not isinstance(said, dict):
         raise ManifestError(f"entry {number} of the manifest is no object")
     try:
-        return _make_entry(said)
+        entry = _make_entry(said)
     except (KeyError, ValueError, TypeError):
         raise ManifestError(f"entry {number} of the manifest is malformed") from None
+    if isinstance(entry, FileEntry) and len(entry.hash) != algorithm.hex_length:
+        raise ManifestError(f"entry {number} of the manifest has a hash that is none of {algorithm}")
+    target = entry.target if isinstance(entry, LinkEntry) else ""
+    if max(len(os.fsencode(text)) for text in (entry.path, target)) > _MAX_PATH_BYTES:
+        raise ManifestError(f"entry {number} of the manifest has a path longer than {_MAX_PATH_BYTES} bytes")
+    return entry
 
 
 def _make_entry(said: Mapping[str, Any]) -> Entry:
@@ -158,7 +170,7 @@ def _make_entry(said: Mapping[str, Any]) -> Entry:
         case "folder":
             return FolderEntry(path, _mode(said["mode"]), mtime_ns)
         case "file":
-            digest = parse_digest(said["hash"])
+            digest = parse_digest(said["hash"]) if isinstance(said["hash"], str) else None
             if digest is None:
                 raise ValueError("no hash")
             return FileEntry(path, digest, _whole(said["size"], 0), _mode(said["mode"]), mtime_ns)
@@ -196,8 +208,12 @@ def require_harmless(entries: Iterable[Entry]) -> None:
         if entry.path in by_path:
             raise ManifestError(f"the manifest has the path {shown(entry.path)} twice")
         by_path[entry.path] = entry
+    unnamed: set[str] = set()
+    room = _MAX_UNNAMED
     for path, entry in by_path.items():
-        _require_folders_above(path, by_path)
+        room -= _require_folders_above(path, by_path, unnamed)
+        if room < 0:
+            raise ManifestError("the manifest has too many paths in folders that it does not name")
         if isinstance(entry, LinkEntry):
             _require_link_inside(entry, by_path)
 
@@ -207,12 +223,21 @@ def _require_inside(path: str) -> None:
         raise ManifestError(f"the manifest has the path {shown(path[:200])!r}, which is none inside a folder")
 
 
-def _require_folders_above(path: str, by_path: Mapping[str, Entry]) -> None:
+def _require_folders_above(path: str, by_path: Mapping[str, Entry], unnamed: set[str]) -> int:
+    """Raise ManifestError unless only folders are above; return how long those are that are not in ``unnamed`` yet."""
+    length = 0
     above = path.rpartition("/")[0]
-    while above:
-        if not isinstance(by_path.get(above), FolderEntry | None):
+    while above and above not in unnamed:
+        found = by_path.get(above)
+        if isinstance(found, FolderEntry):
+            # what is above that one is looked at in its turn
+            break
+        if found is not None:
             raise ManifestError(f"the path {shown(path)} of the manifest leads through {shown(above)}, no folder")
+        unnamed.add(above)
+        length += len(above)
         above = above.rpartition("/")[0]
+    return length
 
 
 def _require_link_inside(entry: LinkEntry, by_path: Mapping[str, Entry]) -> None:
@@ -231,7 +256,8 @@ def leads_out(path: str, target: str, target_at: Callable[[str], str | None]) ->
 
     ``target_at`` returns where the link at a path of the tree points to, None where there is none.
     """
-    here = path.split("/")[:-1]
+    # the paths of the folders on the way, so that none is put together twice
+    here = list(itertools.accumulate(path.split("/")[:-1], lambda above, name: f"{above}/{name}"))
     ahead = _parts_last_first(target)
     followed = 0
     while ahead:
@@ -241,9 +267,10 @@ def leads_out(path: str, target: str, target_at: Callable[[str], str | None]) ->
         if part == "..":
             here.pop()
             continue
-        onward = target_at("/".join([*here, part]))
+        place = _below(here, part)
+        onward = target_at(place) if len(place) <= _MAX_PATH_BYTES else None
         if onward is None:
-            here.append(part)
+            here.append(place)
             continue
         followed += 1
         if followed > _MAX_LINKS:
@@ -251,6 +278,13 @@ def leads_out(path: str, target: str, target_at: Callable[[str], str | None]) ->
             return False
         ahead += _parts_last_first(onward)
     return False
+
+
+def _below(here: list[str], part: str) -> str:
+    """Return the path of a name in the last folder; one that is too long to be anything grows no longer."""
+    if not here:
+        return part
+    return here[-1] if len(here[-1]) > _MAX_PATH_BYTES else f"{here[-1]}/{part}"
 
 
 def _parts_last_first(target: str) -> list[str]:

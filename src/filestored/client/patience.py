@@ -5,12 +5,14 @@ import time
 from dataclasses import dataclass, replace
 
 from filestored.client.errors import ClientError, Unreachable
-from filestored.client.steps import Answer, Broken, Request, Steps, ask, wait
+from filestored.client.steps import Answer, Broken, Request, Steps, ask, not_filestored, wait
 
 _FIRST_SECONDS = 0.2
 _LONGEST_SECONDS = 10.0
 _LONGEST_ASKED_SECONDS = 120.0
 _TRIES_AT_FIRST = 3
+# what every filestored answers, whatever it has stored
+_ALWAYS_THERE = frozenset({"/v1/caller", "/v1/files", "/v1/files/missing", "/v1/stats", "/v1/uploads"})
 _PASSING = frozenset({408, 423, 425, 429, 502, 503, 504})
 
 
@@ -106,8 +108,10 @@ class Patience:
             yield from self.after(answer)
 
     def require(self, request: Request) -> Steps[Answer]:
-        """Like ``ask``, and raise the error of an answer that is one."""
+        """Like ``ask``, and raise the error of an answer that is one: NotStored only where a hash was asked for."""
         answer = yield from self.ask(request)
+        if answer.status == 404 and request.path in _ALWAYS_THERE:
+            raise not_filestored()
         if answer.is_error:
             raise answer.error()
         return answer

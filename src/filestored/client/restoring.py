@@ -5,6 +5,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,13 @@ def restore(
     """
     work = _Restoring(client, manifest.algorithm, folder, replace_others, watch or Watch())
     work.require_way(manifest.entries)
+    try:
+        yield from _restored(work, manifest, jobs)
+    finally:
+        work.give_back()
+
+
+def _restored(work: "_Restoring", manifest: Manifest, jobs: int) -> Iterator[Outcome]:
     failed = work.make_folders(manifest.entries)
     yield from failed
     for outcomes in in_order(work.place, _by_content(manifest.entries), threads=jobs):
@@ -74,6 +82,7 @@ class _Restoring:
         self._folder = folder
         self._replace_others = replace_others
         self._watch = watch
+        self._opened: dict[str, int] = {}
 
     def _path(self, place: str) -> str:
         return os.path.join(self._folder, place)
@@ -108,6 +117,7 @@ class _Restoring:
                     os.mkdir(path)
                 mode = os.lstat(path).st_mode
                 if mode & _OWNER_MAY != _OWNER_MAY:
+                    self._opened[path] = stat.S_IMODE(mode)
                     os.chmod(path, stat.S_IMODE(mode) | _OWNER_MAY)
             except OSError as error:
                 failed.append(Failed(place, LocalFault.of(path, error)))
@@ -121,7 +131,14 @@ class _Restoring:
             os.chmod(path, entry.mode)
         except (OSError, OverflowError) as error:
             return Failed(entry.path, _fault(path, error))
+        self._opened.pop(path, None)
         return Noted(entry)
+
+    def give_back(self) -> None:
+        """Give those folders their modes back that were there and got none from the manifest."""
+        for path, mode in reversed(self._opened.items()):
+            with suppress(OSError):
+                os.chmod(path, mode)
 
     # files
 
@@ -169,26 +186,33 @@ class _Restoring:
 
     def _hash(self, path: str) -> str:
         digest = self._algorithm.new()
-        with open(path, "rb", buffering=0) as file:
+        with _opened(path) as file:
             while piece := file.read(_PIECE):
                 digest.update(piece)
         return digest.hexdigest()
 
     def _fetch(self, entry: FileEntry, path: str) -> None:
         if entry.size < SHOWN_SIZE:
-            self._client.get(entry.hash, path, replace=self._replace_others)
+            received = self._client.get(entry.hash, path, replace=self._replace_others)
             self._watch.done(entry.size)
-            return
-        transfer = self._watch.begin(entry.path, entry.size)
-        try:
-            self._client.get(entry.hash, path, replace=self._replace_others, progress=transfer.at)
-        finally:
-            transfer.end()
+        else:
+            transfer = self._watch.begin(entry.path, entry.size)
+            try:
+                received = self._client.get(entry.hash, path, replace=self._replace_others, progress=transfer.at)
+            finally:
+                transfer.end()
+        if received.size != entry.size:
+            if not received.was_there:
+                os.unlink(path)
+            raise _wrong_size(entry, received.size)
 
     def _copy(self, entry: FileEntry, source: str, path: str) -> None:
         """Copy a file that is in its place to another, under a hidden name first, comparing what was read."""
         digest = self._algorithm.new()
-        with open(source, "rb", buffering=0) as file:
+        with _opened(source) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry.size:
+                raise _wrong_size(entry, size)
             handle, name = tempfile.mkstemp(prefix=".filestored-", dir=os.path.dirname(path))
             try:
                 with open(handle, "wb", buffering=0) as copy:
@@ -238,11 +262,30 @@ def _folders_of(entries: Sequence[Entry]) -> list[str]:
     """Return all folders on the way to entries, the outer ones first, each once."""
     folders: dict[str, None] = {}
     for entry in entries:
-        parts = entry.path.split("/")
-        depth = len(parts) if isinstance(entry, FolderEntry) else len(parts) - 1
-        for length in range(1, depth + 1):
-            folders.setdefault("/".join(parts[:length]))
+        place = entry.path if isinstance(entry, FolderEntry) else entry.path.rpartition("/")[0]
+        new = []
+        while place and place not in folders:
+            new.append(place)
+            place = place.rpartition("/")[0]
+        folders.update(dict.fromkeys(reversed(new)))
     return list(folders)
+
+
+def _wrong_size(entry: FileEntry, size: int) -> Damaged:
+    return Damaged(f"the manifest says that it has {entry.size} bytes, but the file of its hash has {size}")
+
+
+def _opened(path: str) -> FileIO:
+    """Open a file to read it, also one of one's own whose mode forbids that, which it keeps. Raises OSError."""
+    try:
+        return open(path, "rb", buffering=0)
+    except PermissionError:
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        os.chmod(path, mode | stat.S_IRUSR)
+        try:
+            return open(path, "rb", buffering=0)
+        finally:
+            os.chmod(path, mode)
 
 
 def _finish_file(entry: FileEntry, path: str) -> None:

@@ -21,6 +21,7 @@ from filestored.client.errors import (
     NotAllowed,
     Refused,
     SourceChanged,
+    TooMuch,
     Unreachable,
     shown,
 )
@@ -256,6 +257,8 @@ class Sending:
         except NotAllowed:
             raise
         except (Refused, Damaged) as error:
+            if _is_full(error):
+                raise
             if len(wanted) == 1:
                 return {wanted[0].digest: error}
             refused: dict[str, ClientError] = {}
@@ -274,6 +277,8 @@ class Sending:
         except (Unreachable, NotAllowed):
             raise
         except ClientError as error:
+            if _is_full(error):
+                raise
             outcome = Failed(label, error)
         finally:
             transfer.end()
@@ -302,6 +307,11 @@ class Sending:
             self._outcomes.update(outcomes)
             self._held -= freed
             self._changed.notify_all()
+
+
+def _is_full(error: ClientError) -> bool:
+    """Tell whether the server's disk is full, which every other file would be told as well (RFC 4918, 11.5)."""
+    return isinstance(error, TooMuch) and error.status == 507
 
 
 def _read_whole(found: Found) -> tuple[bytes | None, os.stat_result]:

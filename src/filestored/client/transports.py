@@ -186,7 +186,8 @@ def _unconnected(error: Exception) -> Broken:
             reason = f"its certificate is not trusted: {cause.verify_message}"
             return Broken(reason, was_sent=False, is_final=True)
         if isinstance(cause, ssl.SSLError):
-            return Broken(f"no TLS connection came about: {cause.reason or cause}", was_sent=False, is_final=True)
+            reason = f"no TLS connection came about ({cause.reason or cause}): does it speak TLS? if not, try http://"
+            return Broken(reason, was_sent=False, is_final=True)
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.ConnectTimeout):
         return Broken("no connection came about in time", was_sent=False)
