@@ -112,6 +112,11 @@ class TakeOver(Change[bool]):
                 has_changed = True
         if not self.staged and blobs.stat(digest) is None:
             raise NotFound(f"The blob {digest} has been deleted meanwhile.")
+        expired = [row for row in transaction.find(digest) if not row.is_live(now)]
+        if expired:
+            # else the blob would go with them, though it was only just taken over
+            transaction.delete(expired, are_last=len(expired) == len(transaction.find(digest)))
+            has_changed = True
         for file in self._files:
             has_changed |= self._record(transaction, file)
         return has_changed

@@ -12,13 +12,15 @@ import pytest
 
 from tests.bad_days.consistency import blobs, require_whole, sha256
 from tests.bad_days.test_full_disk import MakeDisk, make_disk
-from tests.care import call, end, execute, lay, rot
+from tests.care import begin, call, end, execute, lay, quarantined, rot
 from tests.conftest import Daemon, StartDaemon
-from tests.copying.copies import begin_copy, copy, key_of, require_same, summed_up
+from tests.copying.copies import begin_copy, copy, key_of, require_same, state_home, summed_up
 from tests.processes import wait_until
 from tests.tokens import bearer, make_token, revoke_token
 
 __all__ = ["make_disk"]
+
+FULL = ("--workers", "1", "--anonymous", "full")
 
 
 def md5(body: bytes) -> str:
@@ -100,12 +102,7 @@ def test_a_second_run_brings_what_has_come_and_tells_what_has_gone(filled: Fille
     }  # fmt: skip
     assert sha256(b"") in blobs(target)
     assert {name for (name,) in execute(target, "SELECT name FROM tokens")} == {"anna", "bob", "boss", "carl"}
-    # told as long as it is so, and deleted only when that is asked for
     assert copy(source, target)[0]["gone"] == 2
-    summary, _ = copy(source, target, "--delete")
-    assert (summary["gone"], summary["deleted"]) == (0, 2)
-    require_same(source, target)
-    assert copy(source, target, "--delete")[0]["deleted"] == 0
 
 
 def test_what_the_target_has_of_its_own_is_left(filled: Filled, tmp_path: Path, start_daemon: StartDaemon) -> None:
@@ -114,8 +111,7 @@ def test_what_the_target_has_of_its_own_is_left(filled: Filled, tmp_path: Path, 
     mine = httpx.post(target.url, content=b"mine", headers=bearer(other_anna)).text
     key = key_of(target.store)
     for _ in range(2):
-        summary, findings = copy(filled.daemon.store, target.store, "--delete")
-        assert summary["deleted"] == 0
+        summary, findings = copy(filled.daemon.store, target.store)
         assert {each["name"]: each["state"] for each in findings} == {"anna": "apart", "links": "apart"}
     assert (summary["tokens"], summary["has_key"]) == (2, False)
     assert httpx.get(f"{target.url}/{mine}", headers=bearer(other_anna)).content == b"mine"
@@ -137,12 +133,12 @@ def test_a_damaged_blob_is_named_and_not_copied(filled: Filled, tmp_path: Path) 
     assert told[sha256(b"shared")] == ("damaged", "its blob has 4 bytes instead of 6")
     assert told[sha256(b"short life")][0] == "missing"
     require_whole_but_md5(target)
-    # what was copied once is not taken away for that
+    # what was copied once has not gone for that
     lay(source, sha256(b"short life"), b"short life")
     copy(source, target, status=1)
     filled.daemon.blob(sha256(b"short life")).unlink()
-    summary, _ = copy(source, target, "--delete", status=1)
-    assert (summary["deleted"], sha256(b"short life") in blobs(target)) == (0, True)
+    summary, _ = copy(source, target, status=1)
+    assert (summary["gone"], sha256(b"short life") in blobs(target)) == (0, True)
 
 
 def require_whole_but_md5(store: Path) -> None:
@@ -173,12 +169,10 @@ def test_a_store_of_the_first_program_is_copied_as_it_is(tmp_path: Path, start_d
     assert not (source / ".filestored").exists()
     daemon = start_daemon("--anonymous", "full", store=target)
     assert httpx.get(f"{daemon.url}/{md5(b'7')}").content == b"7"
-    # what nobody keeps goes as well, where that is asked for
     (source / md5(b"7")[:2] / md5(b"7")).unlink()
-    summary, _ = copy(source, target, "--delete")
-    assert summary["deleted"] == 1
-    assert httpx.get(f"{daemon.url}/{md5(b'7')}").status_code == 404
-    assert blobs(target) == blobs(source)
+    summary, findings = copy(source, target)
+    assert (summary["gone"], [each["name"] for each in findings]) == (1, [md5(b"7")])
+    assert httpx.get(f"{daemon.url}/{md5(b'7')}").content == b"7"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -229,9 +223,12 @@ def test_beside_daemons_under_load_the_last_run_has_everything(tmp_path: Path, s
         enough.set()
         for thread in threads:
             thread.join()
-    copy(source.store, target.store, "--delete")
-    require_same(source.store, target.store)
-    assert blobs(target.store) == kept
+    copy(source.store, target.store)
+    assert blobs(source.store) == kept
+    assert kept <= blobs(target.store)
+    rows = "SELECT digest, owner, name, media_type, size, created_at, expires_at FROM files"
+    assert set(execute(source.store, rows)) <= set(execute(target.store, rows))
+    require_whole(target.store)
     assert all(httpx.get(f"{target.url}/{digest}").status_code == 200 for digest in list(kept)[:20])
 
 
@@ -275,3 +272,115 @@ def test_a_target_that_is_no_store_is_not_filled(tmp_path: Path) -> None:
     ended = end(begin_copy(tmp_path / "store", tmp_path / "home"))
     assert (ended.status, ended.errors.count("\n")) == (1, 1)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["holiday.jpg"]
+
+
+def test_a_source_without_its_catalogue_is_refused_and_gets_none(filled: Filled, tmp_path: Path) -> None:
+    source = filled.daemon.store
+    assert filled.daemon.stop() == 0
+    catalogue = source / ".filestored" / "catalogue.sqlite3"
+    catalogue.rename(tmp_path / "moved.sqlite3")
+    ended = end(begin_copy(source, tmp_path / "copy"))
+    assert (ended.status, ended.output, ended.errors.count("\n")) == (1, "", 1)
+    assert "--from-catalogue" in ended.errors
+    assert not catalogue.exists()
+    summary, _ = copy(source, tmp_path / "copy", "--from-catalogue", f"sqlite:///{tmp_path}/moved.sqlite3")
+    assert summary["copied"] == 6
+
+
+def test_verify_judges_by_the_name_whatever_a_server_says_of_algorithms(
+    tmp_path: Path, start_daemon: StartDaemon
+) -> None:
+    source, target = start_daemon(*FULL, "--hash", "blake3"), tmp_path / "copy"
+    digest = httpx.post(source.url, content=b"named by blake3").text
+    assert digest != sha256(b"named by blake3")
+    assert source.stop() == 0
+    # and from now on it says of each name of this length that SHA-256 made it
+    again = start_daemon(*FULL, "--hash", "sha256", store=source.store)
+    assert httpx.get(f"{again.url}/v1/files/{digest}").json()["algorithm"] == "sha256"
+    assert copy(source.store, target)[0]["copied"] == 1
+    summary, findings = copy(again.url, target, "--verify", env=state_home(tmp_path))
+    assert (summary["verified"], summary["healed"], summary["damaged"], findings) == (1, 0, 0, [])
+    assert quarantined(target) == {}
+    assert copy(again.url, tmp_path / "fresh", env=state_home(tmp_path))[0]["copied"] == 1
+
+
+def test_nothing_is_taken_away_for_which_there_is_no_better(filled: Filled, tmp_path: Path) -> None:
+    source, target = filled.daemon.store, tmp_path / "copy"
+    copy(source, target)
+    name = sha256(filled.big)
+    rotten = rot(target / name[:2] / name)
+    rot(filled.daemon.blob(name))
+    summary, _ = copy(source, target, "--verify", status=1)
+    assert (summary["healed"], summary["damaged"]) == (0, 1)
+    assert (target / name[:2] / name).read_bytes() == rotten
+    assert quarantined(target) == {}
+
+
+@pytest.mark.parametrize("has_row", [True, False])
+def test_a_file_that_has_expired_at_the_target_comes_anew(
+    tmp_path: Path, start_daemon: StartDaemon, has_row: bool
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for store in (source, target):
+        lay(store, sha256(b"x"), b"x")
+    for store in (source, target)[not has_row :]:
+        assert call(store, "reindex").status == 0
+    execute(target, "UPDATE files SET owner = 'anna', expires_at = 1000")
+    copy(source, target)
+    owners = execute(target, "SELECT owner, expires_at FROM files")
+    assert owners == ([("", None)] if has_row else [])
+    assert copy(source, target)[0]["present"] == 1
+    daemon = start_daemon(*FULL, store=target)
+    assert httpx.get(f"{daemon.url}/{sha256(b'x')}").content == b"x"
+    assert daemon.stop() == 0
+    assert call(target, "gc").status == 0
+    assert blobs(target) == {sha256(b"x")}
+
+
+def test_a_token_that_was_revoked_at_the_target_stays_out(filled: Filled, tmp_path: Path) -> None:
+    source, target = filled.daemon.store, tmp_path / "copy"
+    copy(source, target)
+    revoke_token(target, "bob")
+    summary, findings = copy(source, target)
+    assert [(each["name"], each["state"]) for each in findings] == [("bob", "apart")]
+    assert summary["tokens"] == 2
+    assert {name for (name,) in execute(target, "SELECT name FROM tokens")} == {"anna", "boss"}
+
+
+def test_a_large_blob_that_does_not_fit_keeps_no_other_from_coming(tmp_path: Path, make_disk: MakeDisk) -> None:
+    source, target = tmp_path / "source", make_disk("size=12m")
+    large = sha256(bytes(20_000_000))
+    lay(source, large, bytes(20_000_000))
+    small = {sha256(b"%d" % number) for number in range(600)}
+    for number in range(600):
+        lay(source, sha256(b"%d" % number), b"%d" % number)
+    summary, findings = copy(source, target, env={"FILESTORED_MIN_FREE_SPACE": "1MiB"}, status=1)
+    assert (summary["copied"], summary["failed"]) == (600, 1)
+    assert [each["name"] for each in findings] == [large]
+    assert blobs(target) == small
+
+
+def test_what_is_no_blob_is_told_and_a_folder_behind_a_link_is_a_fault(tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    lay(source, sha256(b"a"), b"a")
+    lay(source, md5(b"b"), b"b")
+    assert call(source, "reindex").status == 0
+    (source / md5(b"b")[:2]).rename(elsewhere)
+    (source / md5(b"b")[:2]).symlink_to(elsewhere)
+    execute(source, "DELETE FROM files WHERE digest = ?", md5(b"b"))
+    summary, findings = copy(source, tmp_path / "copy", status=1)
+    assert (summary["copied"], summary["failed"], summary["skipped"]) == (1, 1, 1)
+    assert [(each["name"], each["state"]) for each in findings] == [(md5(b"b")[:2], "failed"), ("", "skipped")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can work on a store of somebody else's")
+def test_another_users_store_is_not_written_to(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    lay(source, sha256(b"a"), b"a")
+    target.mkdir()
+    os.chown(target, 65534, -1)
+    for command in (begin_copy(source, target), begin(target, "import", str(source))):
+        ended = end(command)
+        assert (ended.status, ended.output, ended.errors.count("\n")) == (1, "", 1)
+        assert "run it as " in ended.errors
+    assert list(target.iterdir()) == []

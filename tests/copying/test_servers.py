@@ -43,10 +43,11 @@ def test_from_a_server_to_a_folder(tmp_path: Path, start_daemon: StartDaemon) ->
     require_same(source.store, target)
     new = upload(source.url, b"new")
     assert httpx.delete(f"{source.url}/{sha256(b'7')}").status_code == 200
-    summary, findings = copy(source.url, target, "--delete", env=state_home(tmp_path))
-    assert (summary["copied"], summary["present"], summary["deleted"]) == (1, 303, 1)
+    summary, findings = copy(source.url, target, env=state_home(tmp_path))
+    assert (summary["copied"], summary["present"], summary["gone"]) == (1, 303, 1)
+    assert [(each["name"], each["state"]) for each in findings] == [(sha256(b"7"), "gone")]
+    assert blobs(target) == blobs(source.store) | {sha256(b"7")}
     assert new in blobs(target)
-    require_same(source.store, target)
 
 
 def test_an_admins_token_brings_the_files_of_all_others_only_their_own(
@@ -93,13 +94,11 @@ def test_from_a_folder_to_a_server(tmp_path: Path, start_daemon: StartDaemon) ->
         assert (files[digest]["name"], files[digest]["type"]) == (before[digest]["name"], "a/b")
     assert files[sha256(b"nobody knows")]["name"] is None
     assert files[sha256(b"")]["expires_at"] is not None
-    # again: nothing is sent, and what has gone is told, and deleted where that is asked for
+    # again: nothing is sent, and what has gone is told
     assert httpx.delete(f"{source.url}/{sha256(b'')}").status_code == 200
     summary, _ = copy(source.store, target.url, env=env, status=1)
     assert (summary["copied"], summary["present"], summary["gone"]) == (0, 3, 1)
-    summary, _ = copy(source.store, target.url, "--delete", env=env, status=1)
-    assert summary["deleted"] == 1
-    assert sha256(b"") not in listed(target.url)
+    assert sha256(b"") in listed(target.url)
 
 
 def test_a_server_with_another_algorithm_gives_new_names_which_are_told(
@@ -175,3 +174,20 @@ def test_a_server_by_its_name_in_the_configuration(tmp_path: Path, start_daemon:
     (folder / "servers.toml").chmod(0o600)
     copy("home", tmp_path / "copy", env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
     assert blobs(tmp_path / "copy") == {digest}
+
+
+def test_of_several_owners_the_one_who_keeps_it_longest_counts(tmp_path: Path, start_daemon: StartDaemon) -> None:
+    source, target = start_daemon("--workers", "1"), start_daemon(*FULL)
+    anna, bob = (make_token(source.store, name, "read,write") for name in ("anna", "bob"))
+    for body, life in ((b"for ever", {}), (b"for long", {"expires_in": "9d"})):
+        upload(source.url, body, anna, expires_in="1h")
+        upload(source.url, body, bob, **life)
+    summary, _ = copy(source.store, target.url, env=state_home(tmp_path))
+    assert summary["copied"] == 2
+    assert listed(target.url)[sha256(b"for ever")]["expires_at"] is None
+    ends = execute(source.store, "SELECT max(expires_at) FROM files WHERE digest = ?", sha256(b"for long"))
+    there = execute(target.store, "SELECT expires_at FROM files WHERE digest = ?", sha256(b"for long"))
+    assert abs(there[0][0] - ends[0][0]) < 3_600_000
+    # what ends is told to the server again, but its bytes are not new there
+    summary, _ = copy(source.store, target.url, env=state_home(tmp_path))
+    assert (summary["copied"], summary["updated"], summary["present"]) == (0, 1, 1)

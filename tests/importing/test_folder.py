@@ -1,6 +1,7 @@
 """Importing a tree of files: what is kept, what is left out, and that nothing is read twice."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -220,3 +221,34 @@ def test_times_before_1970_and_to_come_are_brought_within_bounds(tmp_path: Path,
     assert [file["name"] for file in files] == ["new", "old"]
     assert files[1]["created_at"] == "1970-01-01T00:00:00.000Z"
     assert rows(store)[sha256(b"new")].created_at < 99_999_999_999_000
+
+
+def test_a_file_whose_time_was_set_back_is_read_again(tmp_path: Path) -> None:
+    source, store = tmp_path / "source", tmp_path / "store"
+    lay(source / "a", b"before")
+    import_(store, source)
+    lay(source / "a", b"after!")
+    summary, _ = import_(store, source)
+    assert summary["new"] == 1
+    assert report_of(summary)["a"]["hash"] == sha256(b"after!")
+
+
+def test_a_file_larger_than_the_disk_keeps_no_other_from_coming(tmp_path: Path) -> None:
+    source, store = tmp_path / "source", tmp_path / "store"
+    for number in range(600):
+        lay(source / f"{number}", b"%d" % number)
+    with (source / "sparse").open("wb") as file:
+        file.truncate(shutil.disk_usage(tmp_path).free + (1 << 40))
+    summary, _ = import_(store, source, status=1)
+    assert (summary["new"], summary["failed"]) == (600, 1)
+    assert report_of(summary)["sparse"]["state"] == "failed"
+
+
+def test_a_dry_run_calls_a_fault_a_fault(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "ab").mkdir(parents=True)
+    lay(source / "ab" / "x", b"x")
+    wrapper = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", str(source / "ab"), "-e", "inject=openat:error=EIO")
+    ended = call(tmp_path / "store", "import", str(source), "--dry-run", "--from", "folder", wrapper=wrapper)
+    assert ended.status == 1
+    assert "ab: failed: the folder cannot be listed: Input/output error" in ended.output

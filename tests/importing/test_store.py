@@ -68,8 +68,9 @@ def test_a_store_of_this_program_is_one_too(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_bytes(b"a")
     import_(tmp_path / "first", tmp_path / "files")
-    summary, _ = import_(tmp_path / "second", tmp_path / "first")
+    summary, ended = import_(tmp_path / "second", tmp_path / "first")
     assert (summary["kind"], summary["new"], summary["skipped"]) == ("store", 1, 0)
+    assert "copy-store" in ended.errors
     assert set(rows(tmp_path / "second")) == {sha256(b"a")}
 
 

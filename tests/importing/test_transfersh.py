@@ -4,9 +4,11 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.bad_days.consistency import sha256
+from tests.conftest import StartDaemon
 from tests.importing.reports import import_, report_of, rows, states
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -110,3 +112,46 @@ def test_another_folder_is_not_taken_for_it(tmp_path: Path, name: str) -> None:
     (source / name).write_bytes(b'{"MaxDownloads": 1}')
     summary, _ = import_(tmp_path / "store", source)
     assert summary["kind"] == "folder"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"DeletionToken":"x","MaxDownloads":-1,"Downloads":[1]}',
+        '{"DeletionToken":"x","MaxDownloads":null}',
+        '{"DeletionToken":"x","MaxDownloads":Infinity}',
+        '{"DeletionToken":"x","MaxDownloads":-1,"MaxDate":"9999-99-99"}',
+        "[" * 60_000,
+    ],
+)
+def test_one_that_is_told_of_wrongly_keeps_no_other_from_coming(tmp_path: Path, said: str) -> None:
+    source, store = tmp_path / "transfer", tmp_path / "store"
+    upload(source, "a", "good", b"good")
+    upload(source, "b", "bad", b"bad").with_name("bad.metadata").write_text(said)
+    summary, _ = import_(store, source, "--from", "transfer.sh", status=1)
+    assert states(summary) == {"a/good": "new", "b/bad": "failed"}
+
+
+def test_an_end_at_the_end_of_all_written_times_is_kept(tmp_path: Path, start_daemon: StartDaemon) -> None:
+    source, store = tmp_path / "transfer", tmp_path / "store"
+    upload(source, "a", "last", b"last", MaxDate="9999-12-31T23:59:59.9999999Z")
+    upload(source, "b", "later", b"later", MaxDate="9999-12-31T23:59:59-10:00")
+    import_(store, source)
+    daemon = start_daemon("--anonymous", "full", store=store)
+    files = httpx.get(f"{daemon.url}/v1/files").json()["files"]
+    assert [file["expires_at"][:4] for file in files] == ["9999", "9999"]
+
+
+def test_what_is_said_anew_counts_and_a_download_does_not(tmp_path: Path) -> None:
+    source, store = tmp_path / "transfer", tmp_path / "store"
+    soon, late = (datetime.now(UTC) + timedelta(days=days) for days in (3, 30))
+    path = upload(source, "a", "x", b"x", MaxDate=spelled(soon))
+    import_(store, source)
+    before = path.stat()
+    said = json.loads(path.with_name("x.metadata").read_text())
+    path.with_name("x.metadata").write_text(json.dumps(said | {"Downloads": 7}))
+    assert import_(store, source)[0]["unchanged"] == 1
+    path.with_name("x.metadata").write_text(json.dumps(said | {"MaxDate": spelled(late)}))
+    assert path.stat().st_ctime_ns == before.st_ctime_ns
+    assert import_(store, source)[0]["known"] == 1
+    assert rows(store)[sha256(b"x")].expires_at == int(late.timestamp() * 1000)

@@ -13,6 +13,8 @@ JSON = (b"content-type", b"application/json")
 NO_STORE = (b"cache-control", b"no-store")
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
+# of the year 9999; its nearest number of seconds, too, is before the year 10000
+_LAST_MILLISECOND = 253402300799999
 _HOST = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
 
@@ -48,7 +50,8 @@ def file_object(file: FileRecord, preferred: Algorithm, exchange: Exchange) -> d
 
 def timestamp(milliseconds: int) -> str:
     """Return a time as RFC 3339, in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    # whatever a catalogue says: one row must not keep a whole list from being shown
+    moment = datetime.fromtimestamp(min(milliseconds, _LAST_MILLISECOND) / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -13,16 +13,19 @@ from filestored.importing.underway import UnderWay
 
 _LISTED_AT_ONCE = 256
 # what would befall every other blob as well
-_ENDS_IT = (OutOfSpace, Unreachable, NotAllowed, TooMuch)
+_ENDS_IT = (Unreachable, NotAllowed)
+_NO_ROOM = (OutOfSpace, TooMuch)
+# bytes: where as many do not fit there is no room for anything
+_LARGE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something to tell of one blob.
 
-    ``state`` is ``damaged``, ``missing`` or ``failed``; ``healed`` (it was damaged at the target); ``gone`` (deleted at
-    the source since it was copied) or ``deleted`` (at the target too); ``renamed`` (it has another ``hash`` there);
-    ``apart`` (something of access that could not come).
+    ``state`` is ``damaged``, ``missing``, ``failed`` or ``skipped`` (no blob); ``healed`` (it was damaged at the
+    target); ``gone`` (deleted at the source since it was copied); ``renamed`` (it has another ``hash`` there);
+    ``apart`` (something of access that did not come).
     """
 
     name: str
@@ -45,9 +48,10 @@ class Totals:
     read_bytes: int = 0
     damaged: int = 0
     missing: int = 0
+    skipped: int = 0
+    """What is no blob."""
     failed: int = 0
     gone: int = 0
-    deleted: int = 0
 
     def add_read(self, count: int) -> None:
         """Count bytes that were read. From any thread: it serves those who watch, and is not exact."""
@@ -64,19 +68,15 @@ class Copy:
 
     def __init__(
         self, origin: Origin, destination: Destination, ledger: Ledger, under_way: UnderWay, totals: Totals, *,
-        verify: bool, delete: bool, told: Callable[[Finding], None],
+        verify: bool, told: Callable[[Finding], None],
     ) -> None:  # fmt: skip
-        """``verify`` re-reads what the target has already; ``delete`` deletes there what has gone at the source.
-
-        ``told`` is called for each finding.
-        """
+        """``verify`` re-reads what the target has already; ``told`` is called for each finding."""
         self.totals = totals
         self._origin = origin
         self._destination = destination
         self._ledger = ledger
         self._under_way = under_way
         self._verify = verify
-        self._delete = delete
         self._told = told
         self._is_whole = True
 
@@ -93,7 +93,7 @@ class Copy:
             return False
         # what could not be listed has not gone
         if self._is_whole:
-            await self._settle_gone()
+            await self._tell_gone()
         return True
 
     async def _begin_all(self, entries: Iterator[Entry | Trouble]) -> None:
@@ -131,6 +131,13 @@ class Copy:
         except CopyFault as fault:
             self._ledger.meet(entry.digest)
             self._count_fault(entry.digest, fault.state, str(fault))
+        except _NO_ROOM as error:
+            if entry.size > _LARGE:
+                # smaller ones may fit
+                self._ledger.meet(entry.digest)
+                self._count_fault(entry.digest, "failed", str(error))
+            else:
+                self._under_way.stop_for(error)
         except _ENDS_IT as error:
             self._under_way.stop_for(error)
         except FilestoredError as error:
@@ -160,20 +167,14 @@ class Copy:
         setattr(self.totals, state, getattr(self.totals, state) + 1)
         self._told(Finding(name, state, reason))
 
-    async def _settle_gone(self) -> None:
-        """Tell, or delete too, what was copied once and is not at the source any more."""
+    async def _tell_gone(self) -> None:
+        """Tell what was copied once and is not at the source any more."""
         for digest, owner, hash_ in self._ledger.not_met():
             if await self._under_way.read(self._origin.has, digest, owner):
                 continue
             whose = f"{owner}'s file" if owner else "the blob"
-            if not self._delete:
-                self.totals.gone += 1
-                self._told(Finding(digest, "gone", f"{whose} was deleted at the source since it was copied", hash_))
-                continue
-            await self._destination.delete(digest, owner)
-            self._ledger.forget(digest, owner)
-            self.totals.deleted += 1
-            self._told(Finding(digest, "deleted", f"{whose} was deleted at the source since it was copied", hash_))
+            self.totals.gone += 1
+            self._told(Finding(digest, "gone", f"{whose} was deleted at the source since it was copied", hash_))
 
 
 def _next_of(entries: Iterator[Entry | Trouble]) -> list[Entry | Trouble]:

@@ -1,6 +1,6 @@
 """What there is to copy, and what the two sides of a copy promise."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,7 +42,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something at the source that cannot be copied. ``hides_others`` where it keeps more from being seen."""
+    """Something at the source that is not copied. ``hides_others`` where it keeps more from being seen.
+
+    ``state`` is that of a CopyFault, or ``skipped``: it is no blob.
+    """
 
     name: str
     state: str
@@ -92,13 +95,7 @@ class Destination(Protocol):
         """Bring over what is lacking. Raises Gone, CopyFault, other FilestoredErrors, OSError."""
 
     async def verify(self, entry: Entry) -> bool | None:
-        """Re-read what is there; False where it is damaged, and has been taken away so that it can come anew.
-
-        None where nothing is there.
-        """
-
-    async def delete(self, digest: Digest, owner: str) -> None:
-        """Delete what was copied. Nothing there is no error."""
+        """Re-read what is there; None where nothing is, False where it is damaged: taking the entry replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,38 +106,58 @@ class Taken:
     was_sent: bool
 
 
-def verified(entry: Entry, pieces: Pieces, read: Callable[[int], None]) -> Generator[bytes, None, Algorithm]:
-    """Give the pieces of a blob on, hashed on the way; ``read`` is told their sizes.
+class Proof:
+    """The pieces of a blob, hashed on the way. Nothing that is said of it is believed: not its size either."""
 
-    Raises CopyFault, after the last of them, where they are not what the name says. Returns the algorithm of the name.
-    """
-    hashes = {algorithm: algorithm.new() for algorithm in entry.algorithms}
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        read(len(piece))
-        for each in hashes.values():
-            each.update(piece)
-        yield piece
-    found = {algorithm: each.hexdigest() for algorithm, each in hashes.items()}
-    for algorithm, digest in found.items():
-        if digest == entry.digest:
-            return algorithm
-    raise CopyFault("damaged", f"its {size} bytes have the hash {found[entry.algorithms[0]]}")
+    def __init__(self, entry: Entry, pieces: Pieces, read: Callable[[int], None]) -> None:
+        """``read`` is told the sizes of the pieces."""
+        self.algorithm = entry.algorithms[0]
+        """What the blob is named by, once all pieces were given."""
+        self._entry = entry
+        self._pieces = pieces
+        self._read = read
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the pieces, once. Raises CopyFault where they are not what name and size say, at the latest at the end.
+
+        No more bytes are given than the blob is said to have.
+        """
+        hashes = {algorithm: algorithm.new() for algorithm in self._entry.algorithms}
+        size = 0
+        for piece in self._pieces:
+            size += len(piece)
+            if size > self._entry.size:
+                raise CopyFault("damaged", f"it has more than its {self._entry.size} bytes")
+            self._read(len(piece))
+            for each in hashes.values():
+                each.update(piece)
+            yield piece
+        self._judge({algorithm: each.hexdigest() for algorithm, each in hashes.items()}, size)
+
+    def _judge(self, found: dict[Algorithm, str], size: int) -> None:
+        fitting = [algorithm for algorithm, digest in found.items() if digest == self._entry.digest]
+        if not fitting:
+            raise CopyFault("damaged", f"its {size} bytes have the hash {found[self.algorithm]}")
+        if size != self._entry.size:
+            raise CopyFault("damaged", f"it has {size} bytes instead of {self._entry.size}")
+        self.algorithm = fitting[0]
 
 
 def prove(entry: Entry, pieces: Pieces, read: Callable[[int], None]) -> Algorithm:
     """Read a blob to its end; return the algorithm of its name. Raises CopyFault where it is damaged."""
-    proving = verified(entry, pieces, read)
-    while True:
-        try:
-            next(proving)
-        except StopIteration as end:
-            algorithm: Algorithm = end.value
-            return algorithm
+    proof = Proof(entry, pieces, read)
+    for _ in proof:
+        pass
+    return proof.algorithm
 
 
 def possible_algorithms(digest: Digest, listed: Sequence[Algorithm]) -> tuple[Algorithm, ...]:
     """Return which algorithms may have made a digest: those a store lists, else all with hashes of that length."""
-    possible = [algorithm for algorithm in Algorithm if algorithm.hex_length == len(digest)]
-    return tuple(algorithm for algorithm in possible if algorithm in listed) or tuple(possible)
+    possible = all_algorithms(digest)
+    return tuple(algorithm for algorithm in possible if algorithm in listed) or possible
+
+
+def all_algorithms(digest: Digest) -> tuple[Algorithm, ...]:
+    """Return the algorithms with hashes as long as a digest that can be worked out here."""
+    same = [algorithm for algorithm in Algorithm if algorithm.hex_length == len(digest)]
+    return tuple(algorithm for algorithm in same if algorithm.is_available)

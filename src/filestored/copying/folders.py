@@ -2,13 +2,15 @@
 
 import heapq
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from filestored.access import ALL, Permission, Principal
+from filestored.access import ALL, Principal
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.store import BlobHandle
@@ -21,11 +23,12 @@ from filestored.copying.entries import (
     Gone,
     Origin,
     Pieces,
+    Proof,
     Taken,
     Trouble,
+    all_algorithms,
     possible_algorithms,
     prove,
-    verified,
 )
 from filestored.digest import Algorithm, Digest
 from filestored.errors import NotFound
@@ -37,6 +40,7 @@ from filestored.staging import SMALL, Staged
 _COPYING = Principal("copy-store", ALL)
 # digests of the catalogue that are asked for together: those that begin with the same three digits
 _STRETCHES = 16**3
+_SHARD = re.compile("[0-9a-f]{2}")
 
 
 class FolderOrigin:
@@ -61,14 +65,25 @@ class FolderOrigin:
             reason = f"the folder cannot be listed: {error.strerror or error}"
             failures.append(Trouble(shard, "failed", reason, hides_others=True))
 
-        on_disk: Iterator[Digest] = iter(Walk(self.folder, failed=failed))
-        for digest, _ in groupby(heapq.merge(on_disk, self._named())):
+        yield from self._hidden()
+        walk = Walk(self.folder, failed=failed)
+        for digest, _ in groupby(heapq.merge(walk, self._named())):
             found = self._look(digest)
             if found is not None:
                 yield found
             while failures:
                 yield failures.pop()
         yield from failures
+        if walk.others:
+            yield Trouble("", "skipped", f"names in the store that are no blobs: {walk.others}")
+
+    def _hidden(self) -> Iterator[Trouble]:
+        """Give the folders of blobs that are links: they are not followed, here as in a daemon."""
+        with os.scandir(self.folder.path) as entries:
+            for entry in entries:
+                if _SHARD.fullmatch(entry.name) and entry.is_symlink():
+                    reason = "a symbolic link, which is not followed: what it holds is not copied"
+                    yield Trouble(entry.name, "failed", reason, hides_others=True)
 
     def _named(self) -> Iterator[Digest]:
         """Give the digests that live files name, in order."""
@@ -111,7 +126,7 @@ class FolderOrigin:
         try:
             blob = self._blobs.open(entry.digest)
         except OSError as error:
-            raise CopyFault("damaged", f"it cannot be read: {error.strerror or error}") from error
+            raise _unreadable(error) from error
         if blob is None:
             raise Gone(f"{entry.digest} was deleted meanwhile")
         return BlobPieces(blob)
@@ -134,11 +149,16 @@ class BlobPieces:
                 position += len(piece)
                 yield piece
         except OSError as error:
-            raise CopyFault("damaged", f"it cannot be read: {error.strerror or error}") from error
+            raise _unreadable(error) from error
 
     def close(self) -> None:
         """See Pieces."""
         self._blob.close()
+
+
+def _unreadable(error: OSError) -> CopyFault:
+    state = "failed" if isinstance(error, PermissionError) else "damaged"
+    return CopyFault(state, f"it cannot be read: {error.strerror or error}")
 
 
 class FolderDestination:
@@ -160,6 +180,7 @@ class FolderDestination:
         self._read = read
         self._blobs = DiskBlobStore(folder)
         self._moving = threading.Lock()
+        self._damaged: dict[Digest, tuple[int, int, int]] = {}
         self._recorded = set(folder.algorithms())
 
     def close(self) -> None:
@@ -178,20 +199,29 @@ class FolderDestination:
         blob = self._blobs.stat(entry.digest)
         if blob is None or blob.size != entry.size or self._catalogue.is_going(entry.digest):
             return False
-        return all(file in rows or (file.owner == NOBODY and rows) for file in entry.files)
+        now = now_milliseconds()
+        live = [row for row in rows if row.is_live(now)]
+        if not entry.files:
+            # where all rows have expired the blob would go with them
+            return not rows or bool(live)
+        return all(file in live or (file.owner == NOBODY and live) for file in entry.files)
 
     async def take(self, entry: Entry, origin: Origin) -> Taken:
         """See Destination."""
+        damaged = self._damaged.pop(entry.digest, None)
         blob = await self._under_way.read(self._blobs.stat, entry.digest)
-        if blob is not None and blob.size == entry.size:
+        if blob is not None and blob.size == entry.size and damaged is None:
             with suppress(NotFound):
                 await self._filestore.take_over(_COPYING, entry.digest, entry.files, None)
                 return Taken(entry.digest, was_sent=False)
         self._filestore.require_room(entry.size)
-        self._record(entry.algorithms[0])
-        with await self._stage(entry, origin) as staged:
+        staged, algorithm = await self._stage(entry, origin)
+        with staged:
+            self._record(algorithm)
             # the name it has at the source, which its bytes have been found to deserve
             staged.digest = entry.digest
+            if damaged is not None:
+                await self._under_way.read(self._move_away, entry.digest, damaged)
             await self._filestore.take_over(_COPYING, entry.digest, entry.files, staged)
         return Taken(entry.digest, was_sent=True)
 
@@ -201,24 +231,26 @@ class FolderDestination:
             self._folder.record_algorithms([algorithm])
             self._recorded.add(algorithm)
 
-    async def _stage(self, entry: Entry, origin: Origin) -> Staged:
-        """Stage a blob. Raises CopyFault where its bytes are not what its name says."""
+    async def _stage(self, entry: Entry, origin: Origin) -> tuple[Staged, Algorithm]:
+        """Stage a blob; return what names it, too. Raises CopyFault where its bytes are not what its name says."""
         if entry.size <= SMALL:
             return await self._under_way.read(self._stage_small, entry, origin)
         pieces = await self._under_way.read(origin.open, entry)
         try:
-            proved = verified(entry, pieces, self._read)
+            proof = Proof(entry, pieces, self._read)
+            proved = iter(proof)
             async with self._filestore.receive() as receiver:
                 while piece := await self._under_way.read(next, proved, b""):
                     await receiver.write(piece)
-                return await receiver.finish(may_hold=False)
+                return await receiver.finish(may_hold=False), proof.algorithm
         finally:
             await self._under_way.read(pieces.close)
 
-    def _stage_small(self, entry: Entry, origin: Origin) -> Staged:
+    def _stage_small(self, entry: Entry, origin: Origin) -> tuple[Staged, Algorithm]:
         # at one go: many that are open and wait for a thread would take all connections to a server
         with closing(origin.open(entry)) as pieces:
-            return self._filestore.hold(b"".join(verified(entry, pieces, self._read)))
+            proof = Proof(entry, pieces, self._read)
+            return self._filestore.hold(b"".join(proof)), proof.algorithm
 
     async def verify(self, entry: Entry) -> bool | None:
         """See Destination."""
@@ -228,19 +260,20 @@ class FolderDestination:
         blob = self._blobs.open(entry.digest)
         if blob is None:
             return None
+        # judged by its name alone: what the source says of algorithm and size may be wrong
+        known = replace(entry, algorithms=all_algorithms(entry.digest), size=blob.size)
         try:
-            prove(entry, BlobPieces(blob), self._read)
-        except CopyFault:
-            # nobody publishes or removes meanwhile, and one thread at a time has the transaction
-            with self._moving, self._catalogue.transaction(flushed=False):
-                self._blobs.quarantine(entry.digest, blob.identity)
-            self._filestore.shared.renew(entry.digest)
+            prove(known, BlobPieces(blob), self._read)
+        except CopyFault as fault:
+            if fault.state != "damaged":
+                raise
+            self._damaged[entry.digest] = blob.identity
             return False
         return True
 
-    async def delete(self, digest: Digest, owner: str) -> None:
-        """See Destination."""
-        with suppress(NotFound):
-            # whoever may read deletes what nobody keeps, too
-            may = Permission.DELETE if owner else Permission.DELETE | Permission.READ
-            await self._filestore.delete(Principal(owner, may), digest)
+    def _move_away(self, digest: Digest, identity: tuple[int, int, int]) -> None:
+        """Take away a blob that was found damaged."""
+        # nobody publishes or removes meanwhile, and one thread at a time has the transaction
+        with self._moving, self._catalogue.transaction(flushed=False):
+            self._blobs.quarantine(digest, identity)
+        self._filestore.shared.renew(digest)

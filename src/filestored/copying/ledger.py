@@ -1,6 +1,7 @@
 """What has been copied from one store to another, so that what goes at the source can be told from what never came.
 
-An SQLite file of its own. Losing it costs only that: deletions before are not noticed.
+An SQLite file of its own. Losing it costs only that: deletions before are not noticed, and tokens revoked
+at the target come back.
 """
 
 import fcntl
@@ -86,10 +87,6 @@ class Ledger:
         for digest, owner, hash_ in rows.fetchall():
             yield Digest(digest), owner, hash_
 
-    def forget(self, digest: Digest, owner: str) -> None:
-        """Forget a file."""
-        self._rows.execute("DELETE FROM copied WHERE digest = ? AND owner = ?", (digest, owner))
-
     # tokens
 
     def tokens(self) -> dict[str, str]:
@@ -99,7 +96,3 @@ class Ledger:
     def add_token(self, token_id: str, name: str) -> None:
         """Note that a token was copied."""
         self._rows.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (token_id, name))
-
-    def forget_token(self, token_id: str) -> None:
-        """Forget a token."""
-        self._rows.execute("DELETE FROM tokens WHERE id = ?", (token_id,))

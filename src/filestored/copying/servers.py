@@ -16,15 +16,16 @@ from filestored.copying.entries import (
     Gone,
     Origin,
     Pieces,
+    Proof,
     Taken,
     Trouble,
-    possible_algorithms,
+    all_algorithms,
     prove,
-    verified,
 )
 from filestored.copying.ledger import Ledger
-from filestored.digest import Algorithm, Digest, parse_digest
+from filestored.digest import Digest, parse_digest
 from filestored.errors import BadRequest
+from filestored.importing.source import milliseconds, within_bounds
 from filestored.importing.underway import UnderWay
 
 
@@ -47,13 +48,13 @@ class ServerOrigin:
         owner = file.owner or NOBODY
         if digest is None or not (owner in (NOBODY, ANONYMOUS) or is_token_name(owner)):
             return Trouble(file.hash[:128], "failed", "what the server says of it makes no sense")
-        created_at = round(file.created_at.timestamp() * 1000)
-        expires_at = None if file.expires_at is None else round(file.expires_at.timestamp() * 1000)
+        created_at = within_bounds(milliseconds(file.created_at))
+        expires_at = None if file.expires_at is None else milliseconds(file.expires_at)
         record = FileRecord(
             digest, owner, clean_name(file.name or ""), _media_type(file.type), file.size, created_at, expires_at
         )
-        listed = [algorithm for algorithm in Algorithm if algorithm == file.algorithm]
-        return Entry(digest, possible_algorithms(digest, listed), file.size, (record,))
+        # what a server says of an algorithm is a guess where it has had several with hashes of that length
+        return Entry(digest, all_algorithms(digest), file.size, (record,))
 
     def open(self, entry: Entry) -> Pieces:
         """See Origin."""
@@ -83,10 +84,9 @@ class StreamPieces:
         self._stream = opening.__enter__()
 
     def __iter__(self) -> Iterator[bytes]:
-        try:
+        # the client judges by the algorithm that the server names; who has the pieces proves them by every possible one
+        with suppress(DamagedDownload):
             yield from self._stream
-        except DamagedDownload as error:
-            raise CopyFault("damaged", str(error)) from None
 
     def close(self) -> None:
         """See Pieces."""
@@ -115,7 +115,8 @@ class ServerDestination:
 
     def _hash_there(self, entry: Entry) -> str | None:
         """Return the hash that a blob has at the server, as far as that is known."""
-        return entry.digest if self.algorithm in entry.algorithms else self._ledger.hash_of(entry.digest)
+        known = self._ledger.hash_of(entry.digest)
+        return known or (entry.digest if self.algorithm in entry.algorithms else None)
 
     async def take(self, entry: Entry, origin: Origin) -> Taken:
         """See Destination."""
@@ -127,19 +128,19 @@ class ServerDestination:
             file = self._put(entry, origin.path_of(entry), pieces)
         finally:
             pieces.close()
-        return Taken(file.hash, was_sent=True)
+        return Taken(file.hash, was_sent=file.is_new)
 
     def _put(self, entry: Entry, path: Path | None, pieces: Pieces) -> File:
         """Upload a blob under what is said of it. A file is read twice: it is proved before any of it is sent."""
+        life = _seconds_left(entry)
         file = entry.files[0] if entry.files else None
         # an empty name keeps that of the path from being taken
         name = (file.name if file else None) or ""
         media_type = file.media_type if file else UNKNOWN_TYPE
-        life = _seconds_left(file)
         if path is None:
             expected = entry.digest if entry.algorithms == (self.algorithm,) else None
-            proving = verified(entry, pieces, self._read)
-            return self._client.put(proving, name=name, type=media_type, expires_in=life, hash=expected)
+            proving = Proof(entry, pieces, self._read)
+            return self._client.put(iter(proving), name=name, type=media_type, expires_in=life, hash=expected)
         expected = entry.digest if prove(entry, pieces, self._read) == self.algorithm else None
         return self._client.put(path, name=name, type=media_type, expires_in=life, hash=expected)
 
@@ -159,19 +160,16 @@ class ServerDestination:
             raise CopyFault("damaged", f"at the target: {error}") from None
         return True
 
-    async def delete(self, digest: Digest, owner: str) -> None:
-        """See Destination."""
-        with suppress(NotStored):
-            await self._under_way.read(self._client.delete, self._ledger.hash_of(digest) or digest)
 
-
-def _seconds_left(file: FileRecord | None) -> float | None:
-    """Return how long a file still lives, None for ever. Raises Gone where it is over."""
-    if file is None or file.expires_at is None:
+def _seconds_left(entry: Entry) -> float | None:
+    """Return how long whoever keeps a blob longest still does; None for ever. Raises Gone where it is over."""
+    ends = [file.expires_at for file in entry.files]
+    known = [end for end in ends if end is not None]
+    if len(known) < len(ends) or not ends:
         return None
-    left = (file.expires_at - now_milliseconds()) / 1000
+    left = (max(known) - now_milliseconds()) / 1000
     if left <= 0:
-        raise Gone(f"{file.digest} has expired meanwhile")
+        raise Gone(f"{entry.digest} has expired meanwhile")
     return left
 
 

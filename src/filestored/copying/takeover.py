@@ -1,11 +1,12 @@
 """What else a copy of a store needs to take its place: the tokens, and the key that signs links."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.walking import Walk
 from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import TokenRecord
 from filestored.catalogue.transaction import Transaction
 from filestored.copying.copier import Finding
 from filestored.copying.ledger import Ledger
@@ -26,13 +27,12 @@ class TakeOver:
     """Brings tokens and key from one catalogue to another."""
 
     def __init__(
-        self, source: Catalogue, target: Catalogue, ledger: Ledger, *, delete: bool, told: Callable[[Finding], None]
+        self, source: Catalogue, target: Catalogue, ledger: Ledger, *, told: Callable[[Finding], None]
     ) -> None:
-        """``delete`` revokes at the target what was revoked at the source; ``told`` is called for what stays apart."""
+        """``told`` is called for what stays apart."""
         self._source = source
         self._target = target
         self._ledger = ledger
-        self._delete = delete
         self._told = told
 
     def begin(self, folder: StoreFolder) -> None:
@@ -52,31 +52,27 @@ class TakeOver:
     def _copy_tokens(self, transaction: Transaction) -> int:
         there = {token.name: token for token in self._target.tokens()}
         here = self._source.tokens()
+        copied = self._ledger.tokens()
         count = 0
         for token in here:
             if token.name in there and there[token.name].id != token.id:
                 self._told(
                     Finding(token.name, "apart", "the target has another token of this name; this one stays out")
                 )
-                continue
-            transaction.add_token(token)
-            self._ledger.add_token(token.id, token.name)
-            count += 1
-        for token_id in self._ledger.tokens().keys() - {token.id for token in here}:
-            self._settle_revoked(transaction, token_id, {token.id: token.name for token in there.values()})
+            elif token.name not in there and token.id in copied:
+                self._told(Finding(token.name, "apart", "it was revoked at the target since it was copied"))
+            else:
+                transaction.add_token(token)
+                self._ledger.add_token(token.id, token.name)
+                count += 1
+        self._tell_revoked(copied.keys() - {token.id for token in here}, there)
         return count
 
-    def _settle_revoked(self, transaction: Transaction, token_id: str, there: dict[str, str]) -> None:
-        """Tell of a token that was revoked at the source since it was copied, or revoke it."""
-        name = there.get(token_id)
-        if name is None or self._delete:
-            self._ledger.forget_token(token_id)
-        if name is None:
-            return
-        if self._delete:
-            transaction.remove_token(name)
-        state = "deleted" if self._delete else "gone"
-        self._told(Finding(name, state, "this token was revoked at the source since it was copied"))
+    def _tell_revoked(self, revoked: Set[str], there: dict[str, TokenRecord]) -> None:
+        """Tell of the tokens that were revoked at the source since they were copied, and work at the target."""
+        for token in there.values():
+            if token.id in revoked:
+                self._told(Finding(token.name, "gone", "this token was revoked at the source since it was copied"))
 
     def _copy_key(self, transaction: Transaction) -> bool:
         key = self._source.note(KEY_NOTE)

@@ -18,6 +18,8 @@ class StoreSource:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.is_of_filestored = (root / ".filestored" / "catalogue.sqlite3").exists()
+        """Whether it has a catalogue, which says more of its blobs than comes over."""
 
     def __iter__(self) -> Iterator[Item | Left]:
         failures: list[Left] = []

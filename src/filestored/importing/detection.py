@@ -23,10 +23,12 @@ def is_bucket(text: str) -> bool:
 
 
 def find_source(
-    text: str, kind: str | None, store: Path, *, endpoint: str | None = None, region: str | None = None,
-    compare_etags: bool = True,
+    text: str, kind: str | None, store: Path, *, report: Path | None = None, endpoint: str | None = None,
+    region: str | None = None, compare_etags: bool = True,
 ) -> Source:  # fmt: skip
     """Return the source that is meant; ``kind`` None tells it by looking. ``store`` is what is imported into.
+
+    ``report`` is where the report is to be, unless it is in the store.
 
     Raises StartError where there is no such source, SettingsError where it cannot be of that kind.
     """
@@ -40,7 +42,7 @@ def find_source(
     root = Path(os.path.abspath(text))
     try:
         _require_apart(root, store)
-        return _made(root, kind or _tell_kind(root), store)
+        return _made(root, kind or _tell_kind(root), store, report)
     except OSError as error:
         raise StartError(f"{text} cannot be read: {error.strerror or error}") from error
 
@@ -58,11 +60,11 @@ def _tell_kind(root: Path) -> str:
     return TransferShSource.kind if is_transfer_sh(root) else FolderSource.kind
 
 
-def _made(root: Path, kind: str, store: Path) -> Source:
+def _made(root: Path, kind: str, store: Path, report: Path | None) -> Source:
     if kind == StoreSource.kind:
         return StoreSource(root)
     kinds = {source.kind: source for source in (FolderSource, TransferShSource, FilebrowserSource)}
-    return kinds[kind](root, store=store)
+    return kinds[kind](root, store=store, report=report)
 
 
 def _require_apart(root: Path, store: Path) -> None:

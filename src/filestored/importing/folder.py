@@ -25,17 +25,18 @@ class FolderSource:
 
     kind = "folder"
 
-    def __init__(self, root: Path, *, store: Path | None = None) -> None:
-        """``store`` is what is imported into: where it lies inside the tree it is left out."""
+    def __init__(self, root: Path, *, store: Path | None = None, report: Path | None = None) -> None:
+        """``store`` is what is imported into, ``report`` what is written: left out where they lie inside the tree."""
         self.root = os.fspath(root)
         self._store = store
+        self._report = os.path.relpath(os.path.realpath(report), os.path.realpath(root)) if report else None
 
     def __iter__(self) -> Iterator[Item | Left]:
         for key, status in walk(self.root, leave_out=self._leave_out):
             if isinstance(status, Left):
                 yield status
             else:
-                reason = self._reason_to_leave(key)
+                reason = "the report of this import" if key == self._report else self._reason_to_leave(key)
                 yield Left(key, reason) if reason else self._item(key, status)
 
     def open(self, item: Item) -> Content:

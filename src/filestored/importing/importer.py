@@ -27,6 +27,8 @@ from filestored.importing.underway import UnderWay
 from filestored.staging import SMALL, Staged
 
 _LISTED_AT_ONCE = 256
+# bytes: where as many do not fit there is no room for anything; of a larger item it says nothing
+_LARGE = 1 << 20
 _TRIES = 5
 _PAUSE_SECONDS = 1.0
 
@@ -128,7 +130,9 @@ class Import:
     def _as_reported(self, item: Item) -> Entry | None:
         """Return what the report says of an item that is as it was when it was imported."""
         entry = self._report.find(item.key)
-        return entry if entry and entry.is_done and entry.version == item.version else None
+        if entry is None or not entry.is_done or entry.version != item.version:
+            return None
+        return entry if parse_digest(entry.hash or "") else None
 
     async def _find_missing(self, done: dict[Item, Entry]) -> set[str]:
         digests = {digest for entry in done.values() if entry.hash and (digest := parse_digest(entry.hash))}
@@ -141,7 +145,8 @@ class Import:
         try:
             added = await self._try(item, proof)
         except OutOfSpace as error:
-            self._under_way.stop_for(error)
+            if item.size <= _LARGE:
+                self._under_way.stop_for(error)
             self._settle(_failed(item, str(error)))
         except NotAFile as left:
             self._settle(Entry(left.key, item.size, None, None, None, "skipped", str(left)))

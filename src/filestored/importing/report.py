@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,6 +25,9 @@ from typing import Any
 from filestored.errors import StartError
 
 _FLUSHED_EVERY_SECONDS = 1.0
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# bytes: a path has at most 4,096, each of which JSON may write with six, and the reason may have it again
+_LONGEST_LINE = 1 << 20
 _DONE = ("new", "known")
 
 
@@ -64,7 +68,9 @@ class Report:
         header = {"import": source, "kind": kind, "owner": owner}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(path, _FLAGS, 0o600)
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise StartError(f"the report {path} cannot be written: it is no regular file")
             self._lock()
             self._begin(header)
         except OSError as error:
@@ -106,20 +112,27 @@ class Report:
 
     def _begin(self, header: dict[str, str]) -> None:
         """Read what there is, without a last line that a crash has cut off; begin where there is nothing."""
-        lines = _read_lines(self.path)
+        lines = _read_lines(self._descriptor, self.path)
         first = next(lines, None)
+        foreign = StartError(f"{self.path} is not a report of importing {header['import']}; name another with --report")
         if first is None:
+            line = _line(header)
+            if not line.startswith(os.pread(self._descriptor, len(line), 0)):
+                raise foreign
             os.ftruncate(self._descriptor, 0)
-            _write_all(self._descriptor, _line(header))
+            _write_all(self._descriptor, line)
             self.flush()
             return
         found, end = first
         if found != header:
-            raise StartError(f"{self.path} is not a report of importing {header['import']}; name another with --report")
+            raise foreign
         with closing(self._index.cursor()) as cursor:
             cursor.execute("BEGIN")
-            for line, ends_at in lines:
-                self._remember(Entry(**{name: line.get(name) for name in _FIELDS}))  # type: ignore[arg-type]
+            for said, ends_at in lines:
+                entry = _entry_of(said)
+                if entry is None:
+                    raise StartError(f"{self.path} is not a report: it has a line that tells of no item")
+                self._remember(entry)
                 end = ends_at
             cursor.execute("COMMIT")
         os.ftruncate(self._descriptor, end)
@@ -130,16 +143,31 @@ class Report:
         self._index.execute(f"INSERT OR REPLACE INTO entries VALUES ({marks})", values)  # noqa: S608
 
 
-def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+def _entry_of(line: dict[str, Any]) -> Entry | None:
+    """Return what a line says of an item, None where it says nothing of one."""
+    values = {name: line.get(name) for name in _FIELDS}
+    size = values.pop("size")
+    is_whole = isinstance(values["source"], str) and isinstance(values["state"], str)
+    if not is_whole or not all(value is None or isinstance(value, str) for value in values.values()):
+        return None
+    if size is not None and not (isinstance(size, int) and 0 <= size < 1 << 63):
+        return None
+    return Entry(size=size, **values)  # type: ignore[arg-type]
+
+
+def _read_lines(descriptor: int, path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Give the objects of all whole lines, each with where its line ends."""
     end = 0
-    with path.open("rb") as file:
-        for line in file:
+    with open(descriptor, "rb", closefd=False) as file:
+        file.seek(0)
+        while line := file.readline(_LONGEST_LINE):
             if not line.endswith(b"\n"):
-                return
+                if len(line) < _LONGEST_LINE:
+                    return
+                raise StartError(f"{path} is not a report: it has a line that is too long")
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict):
                 raise StartError(f"{path} is not a report: it has a line that is no JSON object")

@@ -5,6 +5,7 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from filestored.api.names import clean_name
@@ -15,6 +16,8 @@ from filestored.errors import FilestoredError
 PIECE = 1 << 20
 """How many bytes are read at a time."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MILLISECOND = 253402300799999
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 # O_NONBLOCK: opening a pipe that somebody put there must not hang; it means nothing for files
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -130,8 +133,16 @@ class FileContent:
 
 
 def version_of(status: os.stat_result) -> str:
-    """Return what differs as soon as a file's bytes may differ: which file it is, when it was written, its size."""
-    return f"{status.st_ino}.{status.st_mtime_ns}.{status.st_size}"
+    """Return what differs as soon as a file's bytes may differ: which file it is, when it was written, its size.
+
+    And when it was changed in any way, which is what cannot be set back.
+    """
+    return f"{status.st_ino}.{status.st_mtime_ns}.{status.st_ctime_ns}.{status.st_size}"
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return a time in milliseconds since 1970: none after the year 9999, which is where written times end."""
+    return min((moment - _EPOCH) // timedelta(milliseconds=1), _LAST_MILLISECOND)
 
 
 def within_bounds(moment: int) -> int:
@@ -145,4 +156,6 @@ def fit_name(raw: str) -> tuple[str | None, str | None]:
     Bytes of a name that are no UTF-8 are written in hex, as in an address: ``caf%E9``.
     """
     name = clean_name(_UNDECODABLE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", raw))
+    if name is None:
+        return None, "its name cannot be kept"
     return name, None if name == raw else f"its name is kept as {name!r}"

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -19,11 +19,13 @@ from typing import Any
 from filestored.api.names import parse_media_type
 from filestored.errors import BadRequest
 from filestored.importing.folder import FolderSource, modified, walk
-from filestored.importing.source import Item, Left, fit_name, version_of
+from filestored.importing.source import Content, Item, Left, fit_name, milliseconds, version_of
 
 _SUFFIX = ".metadata"
 _MOST_BYTES = 64 * 1024
 _LOOKED_AT = 200
+_AND = "+"
+_FOREIGN = "it is not what transfer.sh writes"
 # Go writes up to nine digits of a second, Python reads six
 _FINER = re.compile(r"(\.\d{6})\d+")
 
@@ -44,9 +46,16 @@ class _Metadata:
     def read(cls, path: str) -> "_Metadata":
         """Read a file of metadata. Raises OSError, ValueError where it is none."""
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            fields: Any = json.loads(file.read(_MOST_BYTES))
+            text = file.read(_MOST_BYTES)
+        try:
+            return cls._parse(json.loads(text))
+        except (TypeError, OverflowError, RecursionError):
+            raise ValueError(_FOREIGN) from None
+
+    @classmethod
+    def _parse(cls, fields: Any) -> "_Metadata":
         if not isinstance(fields, dict) or "MaxDownloads" not in fields or "DeletionToken" not in fields:
-            raise ValueError("it is not what transfer.sh writes")
+            raise ValueError(_FOREIGN)
         size = fields.get("ContentLength")
         return cls(
             _media_type(str(fields.get("ContentType") or "")),
@@ -71,6 +80,10 @@ class TransferShSource(FolderSource):
             elif not self._is_metadata(key):
                 yield self._judge(key, status)
 
+    def open(self, item: Item) -> Content:
+        """See Source."""
+        return super().open(replace(item, version=item.version.partition(_AND)[0]))
+
     def _is_metadata(self, key: str) -> bool:
         """Tell whether a file says something of another: somebody may have uploaded one that is called so."""
         return (
@@ -94,7 +107,8 @@ class TransferShSource(FolderSource):
         return Item(
             key,
             status.st_size,
-            version_of(status),
+            # what is said of it may change, too; all but how often it was downloaded
+            f"{version_of(status)}{_AND}{said.expires_at}.{said.media_type}",
             name,
             said.media_type,
             modified(status),
@@ -163,4 +177,5 @@ def _time(text: str) -> int | None:
     """Return a time of Go's (RFC 3339) in milliseconds since 1970; None for its zero, which is never."""
     if not text or text.startswith("0001-"):
         return None
-    return round(datetime.fromisoformat(_FINER.sub(r"\1", text)).timestamp() * 1000)
+    moment = datetime.fromisoformat(_FINER.sub(r"\1", text))
+    return milliseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
