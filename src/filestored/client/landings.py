@@ -12,10 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filestored.client.errors import ClientError, Damaged, LocalFault
+from filestored.client.errors import Damaged, LocalFault
 from filestored.client.steps import Answer, not_filestored
 from filestored.client.verifying import Verifier
 from filestored.digest import Algorithm, Digest
+
+_PIECE = 1 << 20
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS})
 
 Watch = Callable[[int, int | None], None]
 """Told of progress: bytes so far, and bytes in all where that is known."""
@@ -25,11 +29,6 @@ def tell(watch: Watch | None, done: int, size: int | None) -> None:
     """Tell of progress whoever wants to know."""
     if watch is not None:
         watch(done, size)
-
-
-_PIECE = 1 << 20
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS})
 
 
 class Arrival:
@@ -123,7 +122,7 @@ class StreamLanding(Arrival):
         try:
             self._stream.flush()
         except OSError as error:
-            raise _stream_fault(error) from None
+            raise LocalFault.of(None, error) from None
         super().finish()
 
     def _keep(self, piece: bytes) -> None:
@@ -134,7 +133,7 @@ class StreamLanding(Arrival):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _stream_fault(error) from None
+            raise LocalFault.of(None, error) from None
 
     def _written(self, rest: memoryview) -> int:
         """Write some bytes; return how many it took: a raw stream may take less."""
@@ -328,10 +327,6 @@ def damaged(digest: str) -> Damaged:
 def occupied(target: Path) -> LocalFault:
     """Return the error for a name that another file has."""
     return LocalFault(target, "there is another file of this name; choose another place, or have it replaced")
-
-
-def _stream_fault(error: OSError) -> ClientError:
-    return LocalFault.of(None, error)
 
 
 def is_special(path: Path) -> bool:
