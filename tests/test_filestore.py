@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +201,8 @@ def test_an_upload_refused_after_its_batch_has_failed_leaves_nothing(
     attempts = []
 
     @contextlib.contextmanager
-    def fail_first(catalogue: Catalogue, **options: bool) -> Iterator[Transaction]:
-        with flush(catalogue, **options) as transaction:
+    def fail_first(catalogue: Catalogue, names: Iterable[str] = ()) -> Iterator[Transaction]:
+        with flush(catalogue, names) as transaction:
             yield transaction
             attempts.append(transaction)
             if len(attempts) == 1:

@@ -1,7 +1,7 @@
 """What can be done to the store inside a write transaction: add, change and delete files, end those that expire."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -24,9 +24,12 @@ class Change(ABC, Generic[T_co]):
     frees_space = False
     """Whether it makes room on the disk, so that a full disk must not keep it from being done."""
 
-    def __init__(self, digests: list[Digest], staged: list[Staged] | None = None) -> None:
+    def __init__(self, digests: list[Digest], staged: list[Staged] | None = None, names: Iterable[str] = ()) -> None:
+        """``names`` is what nobody else may change meanwhile, besides the digests."""
         self.digests = digests
         """What it changes."""
+        self.names = [*digests, *names]
+        """What nobody else changes meanwhile: digests, ids of uploads, what an owner keeps."""
         self.staged = staged or []
         """The bytes it publishes."""
         self.published: list[Digest] = []
@@ -45,10 +48,12 @@ class Change(ABC, Generic[T_co]):
 class AddFiles(Change[list[Added]]):
     """Publish staged bodies and record their files: all of them or none."""
 
-    def __init__(self, owner: str, bodies: list[tuple[Staged, Wish]], quota: int | None = None) -> None:
-        """``quota`` is how many bytes the owner may keep in all."""
+    def __init__(
+        self, owner: str, bodies: list[tuple[Staged, Wish]], quota: int | None = None, names: Iterable[str] = ()
+    ) -> None:
+        """``quota`` is how many bytes the owner may keep in all; for ``names`` see Change."""
         staged = [staged for staged, _ in bodies]
-        super().__init__([each.digest for each in staged], staged)
+        super().__init__([each.digest for each in staged], staged, [*names, *_counted_for(owner, quota)])
         self._owner = owner
         self._bodies = bodies
         self._quota = quota
@@ -147,7 +152,7 @@ class FinishUpload(AddFiles):
         self, upload: UploadRecord, body: tuple[Staged, Wish], quota: int | None, parts: Sequence[UploadRecord] = ()
     ) -> None:
         """``upload`` is as it will be, ``parts`` what it was joined from: these are over with it."""
-        super().__init__(upload.owner, [body], quota)
+        super().__init__(upload.owner, [body], quota, [upload.id, *(part.id for part in parts)])
         self._upload = upload
         self._parts = parts
 
@@ -164,6 +169,16 @@ class FinishUpload(AddFiles):
         else:
             transaction.change_upload(self._upload)
         return added
+
+
+def kept_by(owner: str) -> str:
+    """Return the name under which a transaction holds still how much an owner keeps."""
+    return f"kept by {owner}"
+
+
+def _counted_for(owner: str, quota: int | None) -> list[str]:
+    """Return what has to hold still while it is seen whether a quota has room."""
+    return [] if quota is None else [kept_by(owner)]
 
 
 def over_quota(quota: int, kept: int, more: int) -> TooLarge:
@@ -251,7 +266,7 @@ class BeginUpload(Change[None]):
     """Note an upload that is going to be sent in pieces."""
 
     def __init__(self, upload: UploadRecord) -> None:
-        super().__init__([])
+        super().__init__([], names=[kept_by(upload.owner)])
         self._upload = upload
 
     def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> None:
@@ -267,7 +282,7 @@ class NoteUpload(Change[bool]):
 
     def __init__(self, upload: UploadRecord, quota: int | None) -> None:
         """``upload`` is as it is now; ``quota`` is how many bytes its owner may keep in all."""
-        super().__init__([])
+        super().__init__([], names=[upload.id, *_counted_for(upload.owner, quota)])
         self._upload = upload
         self._quota = quota
 
@@ -294,7 +309,7 @@ class EndUpload(Change[bool]):
 
     def __init__(self, upload_id: str, *, only_if_expired: bool = False) -> None:
         """``only_if_expired`` leaves one that somebody has gone on with after all."""
-        super().__init__([])
+        super().__init__([], names=[upload_id])
         self._upload_id = upload_id
         self._only_if_expired = only_if_expired
 
@@ -307,7 +322,7 @@ class EndUpload(Change[bool]):
 
 
 class EndFiles(Change[int]):
-    """Delete the files that have expired, as many as one transaction should; the number deleted."""
+    """Delete the files that have expired, about as many as one transaction should; the number deleted."""
 
     frees_space = True
     most = 256
@@ -317,14 +332,16 @@ class EndFiles(Change[int]):
 
     def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> int:
         """Delete the rows and decide on the blobs that are left to nobody."""
-        ended = transaction.expired(now, self.most)
         self.removed = []
-        self.digests = list(dict.fromkeys(file.digest for file in ended))
+        self.digests = transaction.expired(now, self.most)
+        count = 0
         for digest in self.digests:
-            mine = [file for file in ended if file.digest == digest]
-            kept = [file for file in transaction.find(digest) if file not in mine]
-            transaction.delete(mine, are_last=not kept)
-            if not kept:
+            # as they are now that nobody else changes them: one may have been given more time
+            rows = transaction.find(digest)
+            ended = [file for file in rows if not file.is_live(now)]
+            transaction.delete(ended, are_last=len(ended) == len(rows))
+            count += len(ended)
+            if ended and len(ended) == len(rows):
                 transaction.add_removal(digest)
                 self.removed.append(digest)
-        return len(ended)
+        return count

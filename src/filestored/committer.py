@@ -10,11 +10,11 @@ import contextlib
 import errno
 import os
 import queue
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,20 +22,32 @@ from loguru import logger
 
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES
-from filestored.catalogue.catalogue import Catalogue, is_catalogue_full, primary_code
+from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
 from filestored.catalogue.transaction import Transaction
 from filestored.changes import Change
 from filestored.digest import Digest
-from filestored.errors import Busy, FilestoredError, OutOfSpace, RequestError, StorageFault, is_full
+from filestored.errors import (
+    Busy,
+    CatalogueBusy,
+    CatalogueConflict,
+    CatalogueError,
+    CatalogueFault,
+    CatalogueUnavailable,
+    FilestoredError,
+    OutOfSpace,
+    RequestError,
+    StorageFault,
+    is_full,
+)
 from filestored.staging import Staged
 
 MAX_BATCH = 256
 # from this many files on one flush of the whole file system is cheaper than one of each file and folder
 _SHARED_FLUSH = 4
 _STOP_TIMEOUT_SECONDS = 60
+_TRIES_LEFT = 3
 _MAKE_ROOM_EVERY_SECONDS = 5.0
-_FLUSH_CODES = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 
 T = TypeVar("T")
 
@@ -122,7 +134,7 @@ class Committer:
     def _commit(self, batch: list[_Waiting[Any]]) -> None:
         """Carry out a batch; where it fails as a whole, each change by itself, so that one fault stays one's own."""
         try:
-            self._carry_out(batch)
+            _again(partial(self._carry_out, batch))
         except Exception as error:
             if len(batch) > 1 and not _is_fault(error):
                 for waiting in batch:
@@ -132,7 +144,7 @@ class Committer:
                 waiting.error = error
                 self._withdraw(waiting.change)
             batch[0].error = error
-            if is_full(error) or is_catalogue_full(error):
+            if is_full(error):
                 self._commit_on_full_disk(batch[0])
             self._withdraw(batch[0].change)
 
@@ -151,7 +163,7 @@ class Committer:
             self._carry_out([waiting])
         except Exception as error:
             # what the second attempt lacks may only be what the first one has used up
-            waiting.error = error if is_full(error) or is_catalogue_full(error) or waiting.change.frees_space else first
+            waiting.error = error if is_full(error) or waiting.change.frees_space else first
         with contextlib.suppress(OSError):
             keep_reserve(self._reserve)
 
@@ -175,7 +187,7 @@ class Committer:
     def _carry_out(self, batch: list[_Waiting[Any]]) -> None:
         if self._durable:
             self._flush_staged([staged for waiting in batch for staged in waiting.change.staged])
-        with self._transaction() as transaction:
+        with self._transaction(batch) as transaction:
             now = now_milliseconds()
             for waiting in batch:
                 waiting.error = None
@@ -199,13 +211,14 @@ class Committer:
             self._forget([digest for waiting in removing for digest in waiting.change.removed])
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Transaction]:
-        """Run a write transaction; tell where the disk fails the flush that ends it."""
+    def _transaction(self, batch: list[_Waiting[Any]]) -> Iterator[Transaction]:
+        """Run the write transaction of a batch; tell where the disk fails the flush that ends it."""
+        names = [name for waiting in batch for name in waiting.change.names]
         try:
-            with self._catalogue.transaction() as transaction:
+            with self._catalogue.transaction(names) as transaction:
                 yield transaction
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) in _FLUSH_CODES:
+        except CatalogueFault as error:
+            if error.is_flush:
                 self._flush_failed()
             raise
 
@@ -225,18 +238,22 @@ class Committer:
 
     def _settle(self, removing: list[_Waiting[Any]]) -> None:
         """Remove the blobs whose removal is committed: whatever fails now, the decision stands."""
+        told: RequestError = StorageFault(
+            "The file is deleted, but its bytes could not be removed; that is tried again with the next delete. The "
+            "server's log says why."
+        )
         try:
+            removed = [digest for waiting in removing for digest in waiting.change.removed]
             with self._flushing():
-                stuck = settle_removals(self._catalogue, self._blobs, flush=self._durable)
+                stuck = _again(partial(settle_removals, self._catalogue, self._blobs, removed, flush=self._durable))
         except Exception as error:
             logger.warning("removed blobs stay noted as to be removed: {}", error)
             stuck = {digest for waiting in removing for digest in waiting.change.removed if self._blobs.stat(digest)}
+            if isinstance(error, CatalogueUnavailable):
+                told = Busy("The file is deleted, but its bytes could not be removed yet; try again.", retry_after=2)
         for waiting in removing:
             if not stuck.isdisjoint(waiting.change.removed):
-                waiting.error = StorageFault(
-                    "The file is deleted, but its bytes could not be removed; that is tried again with the next "
-                    "delete. The server's log says why."
-                )
+                waiting.error = told
 
     def _flush_staged(self, bodies: list[Staged]) -> None:
         fresh = [staged for staged in bodies if not staged.is_flushed and self._blobs.needs(staged)]
@@ -259,7 +276,7 @@ class Committer:
         if not change.published:
             return
         try:
-            with self._catalogue.transaction() as transaction:
+            with self._catalogue.transaction(change.published) as transaction:
                 for digest in change.published:
                     if not transaction.is_named(digest):
                         self._blobs.remove(digest)
@@ -268,14 +285,17 @@ class Committer:
             logger.warning("a failed upload left a blob behind that no file names: {}", error)
 
 
-def settle_removals(catalogue: Catalogue, blobs: DiskBlobStore, *, flush: bool) -> set[Digest]:
+def settle_removals(
+    catalogue: Catalogue, blobs: DiskBlobStore, removed: Sequence[Digest] = (), *, flush: bool
+) -> set[Digest]:
     """Remove the blobs whose removal is committed, except those that an owner keeps by now.
 
-    Done right after each delete, and at start for what a crash left undone. Returns the blobs that the system
+    ``removed`` are those that the caller has decided on; of all others only those are removed that nobody else is
+    changing. Done right after each delete, and at start for what a crash left undone. Returns the blobs that the system
     does not let go; their removal stays noted, and holds up no other.
     """
     stuck = set()
-    with catalogue.transaction(flushed=False) as transaction:
+    with catalogue.transaction(removed, flushed=False) as transaction:
         decided = transaction.take_removals()
         for digest in decided:
             try:
@@ -299,6 +319,14 @@ def keep_reserve(path: Path) -> None:
         os.close(descriptor)
 
 
+def _again(work: Callable[[], T]) -> T:
+    """Do what a transaction does; once more where that was undone, for the sake of another or with the connection."""
+    for _ in range(_TRIES_LEFT):
+        with contextlib.suppress(CatalogueConflict):
+            return work()
+    return work()
+
+
 def _answer(batch: list[_Waiting[Any]]) -> None:
     for waiting in batch:
         if waiting.answer.cancelled():
@@ -316,16 +344,16 @@ def _is_fault(error: BaseException) -> bool:
     locked would be waited for once for each change.
     """
     is_disk_fault = isinstance(error, OSError) and error.errno == errno.EIO
-    return is_disk_fault or primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
+    return is_disk_fault or isinstance(error, CatalogueFault | CatalogueBusy | CatalogueUnavailable)
 
 
 def _explained(error: BaseException) -> BaseException:
     """Turn a fault of disk or database into what the client is told; the log has the rest."""
-    if isinstance(error, FilestoredError):
+    if isinstance(error, FilestoredError) and not isinstance(error, CatalogueError):
         return error
-    if is_full(error) or is_catalogue_full(error):
+    if is_full(error):
         return OutOfSpace("The disk is full; nothing was stored. Free some space and try again.")
-    if primary_code(error) == sqlite3.SQLITE_BUSY:
-        return Busy("The catalogue is locked by another program for too long; try again.")
+    if isinstance(error, CatalogueError) and error.is_passing:
+        return error.told()
     logger.opt(exception=error).error("the store failed")
     return StorageFault("The server's disk or catalogue failed; nothing was changed. Its log says why.")

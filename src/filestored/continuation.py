@@ -15,7 +15,7 @@ from filestored.catalogue.records import Added, UploadRecord, Wish, now_millisec
 from filestored.changes import EndUpload, FinishUpload, NoteUpload
 from filestored.committer import Committer
 from filestored.digest import Algorithm, Digest, Hash, algorithm_of
-from filestored.errors import BadRequest, DigestMismatch, NotFound
+from filestored.errors import BadRequest, Busy, DigestMismatch, NotFound
 from filestored.shared import Shared
 from filestored.staging import Pipeline, Staged, Staging
 from filestored.unfinished import UnfinishedFile, UnfinishedFolder
@@ -127,7 +127,7 @@ class Continuation:
         self._noted_hashes = self._hashes.copy()
         self._noted_at = time.monotonic()
         self._has_failed = False
-        self._may_be_blob = False
+        self._may_be_blob = self._may_be_noted = False
         self._wanted = area.shared.wanted(upload.id)
 
     async def __aenter__(self) -> "Continuation":
@@ -136,7 +136,7 @@ class Continuation:
     async def __aexit__(self, *_: object) -> None:
         # the thread may still write to the file that is about to be closed
         await self._pipeline.abandon()
-        if self.upload.digest is None and not self._may_be_blob:
+        if self.upload.digest is None and not self._may_be_blob and not self._may_be_noted:
             # bytes that nothing counts must not take room
             await self._area.in_thread(self._file.cut_rest, self.upload.flushed)
             if self._noted_hashes.position:
@@ -205,7 +205,13 @@ class Continuation:
         Call :meth:`settle` before. Raises NotFound where it was ended, TooLarge where its owner has too much under way.
         """
         upload = replace(self.upload, flushed=self._file.written, expires_at=self._area.end_of_life())
-        if not await self._area.committer.submit(NoteUpload(upload, self._quota)):
+        try:
+            is_there = await self._area.committer.submit(NoteUpload(upload, self._quota))
+        except Busy:
+            # the catalogue may have noted it all the same, and then needs the bytes
+            self._may_be_noted = True
+            raise
+        if not is_there:
             await self._area.in_thread(self._area.folder.remove, upload.id)
             raise NotFound("This upload was ended meanwhile.")
         self.upload = upload

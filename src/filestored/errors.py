@@ -23,6 +23,13 @@
     │   ├── StorageFault             500  storage_fault
     │   ├── Busy                     503  busy
     │   └── OutOfSpace               507  out_of_space
+    ├── CatalogueError               the catalogue failed: exit 1, over HTTP what ``told`` says
+    │   ├── CatalogueBusy            503: another program keeps it for too long
+    │   ├── CatalogueUnavailable     503: it cannot be reached
+    │   ├── CatalogueConflict        503: what was done is undone; doing it again may succeed
+    │   ├── CatalogueFull            507: its disk has no room left
+    │   ├── CatalogueFault           500: its disk failed
+    │   └── CatalogueMissing         500: its tables are not there
     ├── ClientGone                   the client went away before its request was whole; nobody to answer
     ├── SettingsError                exit 2: a flag, variable or line of the settings file is wrong
     └── StartError                   exit 1: the store, the port or the catalogue cannot be used
@@ -219,6 +226,71 @@ class OutOfSpace(RequestError):
     title = "Insufficient storage"
 
 
+class CatalogueError(FilestoredError):
+    """The catalogue's database failed; ``reason`` is what it says itself, in one line."""
+
+    is_passing = False
+    """Whether it may well work in a moment, so that nobody has to look into it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = " ".join(reason.split())
+        super().__init__(f"the catalogue cannot be used: {self.reason}")
+
+    def told(self) -> RequestError:
+        """Return what a client is told; the log has the rest."""
+        return StorageFault("The server's disk or catalogue failed; nothing was changed. Its log says why.")
+
+
+class CatalogueBusy(CatalogueError):
+    """Another program has kept the catalogue, or a part of it, for too long."""
+
+    is_passing = True
+
+    def told(self) -> RequestError:
+        """See CatalogueError."""
+        return Busy("The catalogue is locked by another program for too long; try again.")
+
+
+class CatalogueUnavailable(CatalogueError):
+    """The catalogue cannot be reached, or does not answer in time."""
+
+    is_passing = True
+
+    def told(self) -> RequestError:
+        """See CatalogueError."""
+        return Busy("The catalogue cannot be reached; try again in a moment.", retry_after=2)
+
+
+class CatalogueConflict(CatalogueError):
+    """What was done is undone, for the sake of another or with the connection; doing it again may succeed."""
+
+    is_passing = True
+
+    def told(self) -> RequestError:
+        """See CatalogueError."""
+        return Busy("The catalogue was changed by many at once; try again.")
+
+
+class CatalogueFull(CatalogueError):
+    """The disk of the catalogue has no room left."""
+
+    def told(self) -> RequestError:
+        """See CatalogueError."""
+        return OutOfSpace("The disk is full; nothing was stored. Free some space and try again.")
+
+
+class CatalogueFault(CatalogueError):
+    """The disk of the catalogue failed; ``is_flush`` where it failed a flush."""
+
+    def __init__(self, reason: str, *, is_flush: bool = False) -> None:
+        super().__init__(reason)
+        self.is_flush = is_flush
+
+
+class CatalogueMissing(CatalogueError):
+    """The catalogue has no tables."""
+
+
 class ClientGone(FilestoredError):
     """The connection ended before the request's declared end: nothing is stored, nobody is answered."""
 
@@ -235,5 +307,5 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def is_full(error: BaseException) -> bool:
-    """Tell whether an error of the system means that there is no room left (disk, quota or file size)."""
-    return isinstance(error, OSError) and error.errno in _FULL
+    """Tell whether an error means that there is no room left: on the disk, by a quota, or for the catalogue."""
+    return isinstance(error, CatalogueFull) or (isinstance(error, OSError) and error.errno in _FULL)

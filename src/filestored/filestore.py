@@ -341,7 +341,7 @@ class Filestore:
         return self._catalogue.note(name)
 
     def require_usable(self) -> None:
-        """Raise OSError or sqlite3.Error where blob store or catalogue do not answer. Blocks."""
+        """Raise OSError or CatalogueError where blob store or catalogue do not answer. Blocks."""
         self._blobs.free_bytes()
         self._catalogue.find(Digest("0" * 64))
 

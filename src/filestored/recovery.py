@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord
 from filestored.committer import keep_reserve, settle_removals
-from filestored.errors import StartError
+from filestored.errors import CatalogueError, StartError
 from filestored.resuming import clear_unfinished
 from filestored.shared import Shared
 from filestored.signing import KEY_NOTE, new_key
@@ -53,7 +52,7 @@ def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
         shared = Shared(folder.shared_file)
         shared.forget_counts()
         shared.close()
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, CatalogueError) as error:
         raise StartError(f"the store {folder.path} cannot be used: {error}") from error
     if removed:
         logger.info("{} unfinished uploads of an earlier run were removed", removed)

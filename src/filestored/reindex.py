@@ -30,14 +30,14 @@ class Reindex:
         self._failed = failed
 
     def run(self) -> None:
-        """Look at all blobs. Durable when it returns. Raises OSError, sqlite3.Error."""
+        """Look at all blobs. Durable when it returns. Raises OSError, CatalogueError."""
         blobs = DiskBlobStore(self._folder)
         try:
             self._walk(blobs)
         finally:
             blobs.close()
         if not self._catalogue.counts_agree():
-            with self._catalogue.transaction() as transaction:
+            with self._catalogue.transaction(alone=True) as transaction:
                 transaction.count_anew()
 
     def _walk(self, blobs: DiskBlobStore) -> None:
@@ -53,7 +53,7 @@ class Reindex:
 
     def _add(self, digests: list[Digest], blobs: DiskBlobStore) -> None:
         """Add files for those that still are there and named by none, while nobody publishes or removes."""
-        with self._catalogue.transaction() as transaction:
+        with self._catalogue.transaction(digests) as transaction:
             # a file would keep what somebody has deleted
             unnamed = [each for each in digests if not transaction.is_named(each) and not transaction.is_going(each)]
             files = [file for digest in unnamed if (file := _unclaimed(digest, blobs))]

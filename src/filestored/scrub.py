@@ -14,7 +14,6 @@ import errno
 import fcntl
 import heapq
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from filestored.blobs.walking import Walk
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
 from filestored.digest import Algorithm, Digest
-from filestored.errors import StartError
+from filestored.errors import CatalogueError, StartError
 from filestored.passes import NOTE, Pass
 from filestored.shared import have_forgotten
 
@@ -148,7 +147,7 @@ class Scrub:
     def run(self, *, restart: bool = False) -> bool:
         """Go on with the pass that was interrupted, or begin one; False where it was told to stop before the end.
 
-        Raises OSError, sqlite3.Error, StartError where the store or the catalogue cannot be used.
+        Raises OSError, CatalogueError, StartError where the store or the catalogue cannot be used.
         """
         self.state = Pass.recall(self._catalogue.note(NOTE), restart=restart)
         self._note_if_possible()
@@ -163,7 +162,7 @@ class Scrub:
         self.state.finish()
         try:
             self._note(flushed=True)
-        except sqlite3.Error as error:
+        except CatalogueError as error:
             # what was found is told all the same; only the next scrub will not know how far this one came
             logger.warning("that this scrub has ended could not be noted: {}", error)
         return True
@@ -261,7 +260,7 @@ class Scrub:
         moved_to = None
         try:
             # nobody publishes or removes meanwhile, and the open handle keeps the file's number from being used again
-            with self._catalogue.transaction(flushed=False):
+            with self._catalogue.transaction([digest], flushed=False):
                 moved_to = self._blobs.quarantine(digest, blob.identity)
         except OSError as error:
             fault = f"{fault}; it cannot be moved away: {error.strerror or error}"
@@ -274,7 +273,7 @@ class Scrub:
 
     def _look_whether_missing(self, digest: Digest) -> None:
         """Look again while nobody publishes or removes: an upload or a delete may have come between."""
-        with self._catalogue.transaction(flushed=False) as transaction:
+        with self._catalogue.transaction([digest], flushed=False) as transaction:
             now = now_milliseconds()
             sizes = {file.size for file in transaction.find(digest) if file.is_live(now)}
             blob = self._blobs.stat(digest)
@@ -314,7 +313,7 @@ class Scrub:
 
     def _note_if_possible(self) -> None:
         # a full disk, or a catalogue that somebody keeps locked, is no reason to stop reading
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(CatalogueError):
             self._note()
 
     def _note(self, *, flushed: bool = False) -> None:

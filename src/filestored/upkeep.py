@@ -133,7 +133,7 @@ class _FreeingBlobStore(DiskBlobStore):
 def collect(folder: StoreFolder, catalogue: Catalogue) -> Collected:
     """End what has expired and carry out removals left undone, beside a daemon or without one. Durable when it returns.
 
-    A blob that no file has named is never removed. Raises FilestoredError, OSError, sqlite3.Error.
+    A blob that no file has named is never removed. Raises FilestoredError, OSError.
     """
     shared = Shared(folder.shared_file)
     blobs = _FreeingBlobStore(folder, shared.renew)

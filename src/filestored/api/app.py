@@ -31,6 +31,7 @@ from filestored.api.uploads import UploadRoutes
 from filestored.api.v1 import V1Routes
 from filestored.errors import (
     BadRequest,
+    CatalogueError,
     ClientGone,
     HeadersTooLarge,
     MethodNotAllowed,
@@ -193,6 +194,8 @@ class Application:
             await self._route(exchange)
         except RequestError as error:
             await self._refuse(exchange, error)
+        except CatalogueError as error:
+            await self._refuse(exchange, self._explained(exchange, error))
         except ClientGone:
             await self._refuse(exchange, BadRequest("The body ended before its announced end; nothing was stored."))
         except OSError as error:
@@ -239,6 +242,12 @@ class Application:
         if is_by_link and target.digest is not None and b"authorization" not in exchange.headers:
             return self._gate.admit_by_link(exchange, target.digest)
         return await self._gate.admit(exchange)
+
+    def _explained(self, exchange: Exchange, error: CatalogueError) -> RequestError:
+        """Return what the client is told; the log says why, unless it passes by itself."""
+        if not error.is_passing:
+            logger.opt(exception=error).error("{} {} failed", exchange.method, exchange.path[:200])
+        return error.told()
 
     async def _fail(self, exchange: Exchange, error: Exception) -> None:
         logger.opt(exception=error).error("{} {} failed", exchange.method, exchange.path[:200])

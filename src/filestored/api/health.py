@@ -1,7 +1,6 @@
 """``/healthz`` and ``/readyz``: for load balancers, containers and ``filestored start``; open to all."""
 
 import json
-import sqlite3
 
 from loguru import logger
 
@@ -9,6 +8,7 @@ from filestored.access import Principal
 from filestored.api.exchange import Exchange
 from filestored.api.models import Health
 from filestored.api.routes import OPEN, Answer, Route, Target
+from filestored.errors import CatalogueError
 from filestored.filestore import Filestore
 
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
@@ -46,8 +46,8 @@ class HealthRoutes:
         """Name what does not answer."""
         try:
             self._filestore.require_usable()
-        except sqlite3.Error as error:
-            logger.error("the catalogue does not answer: {}", error)
+        except CatalogueError as error:
+            logger.error("the catalogue does not answer: {}", error.reason)
             return "catalogue"
         except OSError as error:
             logger.error("the store does not answer: {}", error)

@@ -4,13 +4,13 @@ A page walks along an index from where the last one ended and looks at no more t
 a filter few files match costs a page no more than another: such a page is short, or empty, and the next goes on.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from filestored.catalogue import statements
+from filestored.catalogue.database import Row, Session
 from filestored.catalogue.records import FileRecord, folded
 from filestored.catalogue.tables import files
 
@@ -103,9 +103,9 @@ _WALKS = {
 }
 
 
-def read_page(connection: sqlite3.Connection, query: Query, owner: str | None, now: int) -> Page:
+def read_page(session: Session, query: Query, owner: str | None, now: int) -> Page:
     """Read a page of an owner's files, of all owners' where it is None; what has expired at ``now`` is left out."""
-    rows = _walk(connection.cursor(), query, owner)
+    rows = _walk(session, query, owner)
     found: list[FileRecord] = []
     end = None
     for scanned, row in enumerate(rows):
@@ -120,16 +120,30 @@ def read_page(connection: sqlite3.Connection, query: Query, owner: str | None, n
     return Page(found, None)
 
 
-def _walk(cursor: sqlite3.Cursor, query: Query, owner: str | None) -> Iterator[Any]:
-    """Yield rows in order, each read when it is asked for."""
-    beginning, alike, beyond = _WALKS[query.sort, owner is None]
-    whose = {} if owner is None else {"owner": owner}
+def _walk(session: Session, query: Query, owner: str | None) -> Iterator[Row]:
+    """Yield rows in order. They are read some at a time: at first what a page needs, then more and more."""
     after = query.after or _before_prefix(query)
+    count, left = query.limit + 1, MAX_SCANNED + 1
+    while left > 0:
+        wanted = min(count, left)
+        rows = _read(session, query.sort, owner, after, wanted)
+        yield from rows
+        if len(rows) < wanted:
+            return
+        after = _place(rows[-1])
+        count, left = count * 2, left - wanted
+
+
+def _read(session: Session, sort: Sort, owner: str | None, after: Place | None, count: int) -> list[Row]:
+    """Return the next rows behind a place."""
+    beginning, alike, beyond = _WALKS[sort, owner is None]
+    whose = {} if owner is None else {"owner": owner}
     if after is None:
-        yield from beginning.run(cursor, **whose)
-    else:
-        yield from alike.run(cursor, **whose, key=after.key, id=after.id)
-        yield from beyond.run(cursor, **whose, key=after.key)
+        return session.all(beginning, **whose, count=count)
+    rows = session.all(alike, **whose, key=after.key, id=after.id, count=count)
+    if len(rows) < count:
+        rows += session.all(beyond, **whose, key=after.key, count=count - len(rows))
+    return rows
 
 
 def _before_prefix(query: Query) -> Place | None:
@@ -148,7 +162,7 @@ def _is_past_prefix(query: Query, place: Place) -> bool:
     return head < prefix if query.sort.is_descending else head > prefix
 
 
-def _place(row: Any) -> Place:
+def _place(row: Row) -> Place:
     return Place(row[_WIDTH], row[_WIDTH + 1])
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from loguru import logger
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from filestored.errors import StartError
 
@@ -14,26 +14,25 @@ CARRIED_FORWARD = ("0001", "0002")
 """The earlier ones."""
 
 
-def upgrade(engine: Engine, shown_as: str, *, may_change: bool = True) -> None:
-    """Create or migrate the tables.
+def upgrade(connection: Connection, shown_as: str, *, may_change: bool = True) -> None:
+    """Create or migrate the tables, inside the transaction of a connection.
 
     Raises StartError where a newer program has changed them already, or ``may_change`` forbids it.
     """
-    with engine.begin() as connection:
-        current = _revision(connection)
-        if current == LATEST:
-            return
-        if current is not None:
-            _require_earlier(current, shown_as, may_change=may_change)
-            logger.info("the catalogue {} is brought from revision {} to {}", shown_as, current, LATEST)
-        # importing Alembic takes longer than everything else at start: only where there is work for it
-        from alembic import command
-        from alembic.config import Config
+    current = _revision(connection)
+    if current == LATEST:
+        return
+    if current is not None:
+        _require_earlier(current, shown_as, may_change=may_change)
+        logger.info("the catalogue {} is brought from revision {} to {}", shown_as, current, LATEST)
+    # importing Alembic takes longer than everything else at start: only where there is work for it
+    from alembic import command
+    from alembic.config import Config
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _require_earlier(current: str, shown_as: str, *, may_change: bool) -> None:

@@ -1,8 +1,7 @@
 """A write transaction: what can be changed in the catalogue, and the lock between publishing and removing blobs."""
 
-import sqlite3
-
 from filestored.catalogue import statements
+from filestored.catalogue.database import Session, WriteSession
 from filestored.catalogue.records import FileRecord, TokenRecord, UploadRecord, folded
 from filestored.digest import Digest
 
@@ -13,8 +12,8 @@ class Transaction:
     What changes how much an owner keeps is gathered and written once, at the end.
     """
 
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        self._cursor = cursor
+    def __init__(self, session: WriteSession) -> None:
+        self._session = session
         self._gained: dict[str, tuple[int, int]] = {}
         self._blobs_gained = (0, 0)
 
@@ -22,61 +21,71 @@ class Transaction:
 
     def find(self, digest: Digest) -> list[FileRecord]:
         """Return all files under a digest, first owner first, expired ones included."""
-        return find(self._cursor, digest)
+        return find(self._session, digest)
 
     def insert(self, file: FileRecord, *, is_first: bool) -> None:
         """Add a file its owner does not have yet; ``is_first`` where nobody has one under this digest."""
-        statements.INSERT.run(self._cursor, **_row(file))
+        self._session.change(statements.INSERT, **_row(file))
         self._gain(file.owner, 1, file.size)
         if is_first:
             self._gain_blob(1, file.size)
 
     def update(self, file: FileRecord) -> None:
         """Replace the file that this owner has under this digest; its size is what it was."""
-        statements.UPDATE.run(self._cursor, **_row(file))
+        self._session.change(statements.UPDATE, **_row(file))
 
     def delete(self, files: list[FileRecord], *, are_last: bool) -> None:
         """Delete files of one digest; ``are_last`` where nobody else has one."""
         for file in files:
-            statements.DELETE.run(self._cursor, digest=file.digest, owner=file.owner)
+            self._session.change(statements.DELETE, digest=file.digest, owner=file.owner)
             self._gain(file.owner, -1, -file.size)
         if files and are_last:
             self._gain_blob(-1, -max(file.size for file in files))
 
     def is_named(self, digest: Digest) -> bool:
         """Tell whether there is any file under a digest."""
-        return statements.IS_NAMED.run(self._cursor, digest=digest).fetchone() is not None
+        return self._session.one(statements.IS_NAMED, digest=digest) is not None
 
-    def expired(self, now: int, limit: int) -> list[FileRecord]:
-        """Return the files that ended first, of those that have ended at ``now`` (milliseconds since 1970)."""
-        return [FileRecord(*row) for row in statements.EXPIRED.run(self._cursor, now=now, limit=limit)]
+    def expired(self, now: int, limit: int) -> list[Digest]:
+        """Return the digests of files that have ended at ``now`` (milliseconds since 1970), those that ended first.
+
+        They are locked from now on; what somebody else is changing is left out.
+        """
+        rows = self._session.all(statements.EXPIRED, now=now, limit=limit)
+        return [Digest(name) for name in self._session.lock_now(dict.fromkeys(row[0] for row in rows))]
 
     # removals
 
     def add_removal(self, digest: Digest) -> None:
         """Decide that a blob is to go. Whoever carries it out looks again whether it is kept by then."""
-        statements.ADD_REMOVAL.run(self._cursor, digest=digest)
+        self._session.change(statements.ADD_REMOVAL, digest=digest)
 
     def is_going(self, digest: Digest) -> bool:
         """Tell whether it is decided that a blob is to go."""
-        return statements.IS_GOING.run(self._cursor, digest=digest).fetchone() is not None
+        return self._session.one(statements.IS_GOING, digest=digest) is not None
 
     def take_removals(self) -> list[Digest]:
-        """Return the blobs whose removal is decided; with this transaction they are no longer noted as such."""
-        return [row[0] for row in statements.TAKE_REMOVALS.run(self._cursor).fetchall()]
+        """Return the blobs whose removal is decided; with this transaction they are no longer noted as such.
+
+        They are locked from now on; what somebody else is changing is left out.
+        """
+        names = self._session.lock_now([row[0] for row in self._session.all(statements.REMOVALS)])
+        # somebody may have carried it out between the two
+        return [Digest(name) for name in names if self._session.change(statements.TAKE_REMOVAL, digest=name)]
 
     # how much is kept
 
     def bytes_of(self, owner: str, now: int) -> int:
         """Return how many bytes an owner keeps, what has expired at ``now`` left out."""
-        return bytes_of(self._cursor, owner, now) + self._gained.get(owner, (0, 0))[1]
+        return bytes_of(self._session, owner, now) + self._gained.get(owner, (0, 0))[1]
 
     def count_anew(self) -> None:
-        """Count how much is kept from the files themselves."""
+        """Count how much is kept from the files themselves. Needs a transaction that is alone."""
         self._write_gains()
-        statements.FORGET_USAGE.run(self._cursor)
-        statements.COUNT_USAGE.run(self._cursor)
-        statements.COUNT_TOTALS.run(self._cursor)
+        self._session.change(statements.FORGET_USAGE)
+        self._session.change(statements.COUNT_USAGE)
+        self._session.change(statements.FORGET_TOTALS)
+        self._session.change(statements.COUNT_TOTALS)
 
     def _gain(self, owner: str, files: int, size: int) -> None:
         known = self._gained.get(owner, (0, 0))
@@ -86,11 +95,12 @@ class Transaction:
         self._blobs_gained = (self._blobs_gained[0] + blobs, self._blobs_gained[1] + size)
 
     def _write_gains(self) -> None:
-        for owner, (count, size) in self._gained.items():
-            statements.ADD_USAGE.run(self._cursor, owner=owner, files=count, bytes=size)
+        # in one order for all, so that two that change the same owners do not wait for each other
+        for owner, (count, size) in sorted(self._gained.items()):
+            self._session.change(statements.ADD_USAGE, owner=owner, files=count, bytes=size)
         blobs, size = self._blobs_gained
         if blobs or size:
-            statements.ADD_TOTALS.run(self._cursor, more_blobs=blobs, more_bytes=size)
+            self._session.change(statements.ADD_TOTALS, id=self._session.slot, blobs=blobs, bytes=size)
         self._gained, self._blobs_gained = {}, (0, 0)
 
     def finish(self) -> None:
@@ -101,66 +111,68 @@ class Transaction:
 
     def find_upload(self, upload_id: str) -> UploadRecord | None:
         """Return an upload, None where there is none."""
-        return find_upload(self._cursor, upload_id)
+        return find_upload(self._session, upload_id)
 
     def add_upload(self, upload: UploadRecord) -> None:
         """Add an upload."""
-        statements.ADD_UPLOAD.run(self._cursor, **_values(upload))
+        self._session.change(statements.ADD_UPLOAD, **_values(upload))
 
     def change_upload(self, upload: UploadRecord) -> None:
         """Replace what may change of an upload: length, offset, what came of it and when it ends."""
-        statements.CHANGE_UPLOAD.run(self._cursor, **_values(upload))
+        self._session.change(statements.CHANGE_UPLOAD, **_values(upload))
 
     def remove_upload(self, upload_id: str) -> bool:
         """Remove an upload; False where there is none."""
-        return statements.REMOVE_UPLOAD.run(self._cursor, id=upload_id).rowcount > 0
+        return self._session.change(statements.REMOVE_UPLOAD, id=upload_id) > 0
 
     def uploads_under_way(self, owner: str) -> tuple[int, int]:
         """Return how many uploads of an owner are not complete, and how many bytes of them are there."""
-        return under_way(self._cursor, owner)
+        return under_way(self._session, owner)
 
     # tokens and notes
 
     def add_token(self, token: TokenRecord) -> bool:
         """Add a token; False where one of that name is there."""
-        return statements.ADD_TOKEN.run(self._cursor, **_values(token)).rowcount > 0
+        return self._session.change(statements.ADD_TOKEN, **_values(token)) > 0
 
     def remove_token(self, name: str) -> bool:
         """Remove a token; False where there is none of that name."""
-        return statements.REMOVE_TOKEN.run(self._cursor, name=name).rowcount > 0
+        return self._session.change(statements.REMOVE_TOKEN, name=name) > 0
 
     def set_note(self, name: str, value: str) -> None:
         """Note something, in place of what was noted under that name."""
-        statements.SET_NOTE.run(self._cursor, name=name, value=value)
+        self._session.change(statements.SET_NOTE, name=name, value=value)
 
     def add_note(self, name: str, value: str) -> None:
         """Note something unless there is a note of that name."""
-        statements.ADD_NOTE.run(self._cursor, name=name, value=value)
+        self._session.change(statements.ADD_NOTE, name=name, value=value)
 
 
-def find(cursor: sqlite3.Cursor, digest: Digest) -> list[FileRecord]:
+def find(session: Session, digest: Digest) -> list[FileRecord]:
     """Return all files under a digest, first owner first, expired ones included."""
-    return [FileRecord(*row) for row in statements.FIND.run(cursor, digest=digest)]
+    return [FileRecord(*row) for row in session.all(statements.FIND, digest=digest)]
 
 
-def find_upload(cursor: sqlite3.Cursor, upload_id: str) -> UploadRecord | None:
+def find_upload(session: Session, upload_id: str) -> UploadRecord | None:
     """Return an upload, None where there is none."""
-    row = statements.FIND_UPLOAD.run(cursor, id=upload_id).fetchone()
+    row = session.one(statements.FIND_UPLOAD, id=upload_id)
     return None if row is None else UploadRecord(*row)
 
 
-def under_way(cursor: sqlite3.Cursor, owner: str | None) -> tuple[int, int]:
+def under_way(session: Session, owner: str | None) -> tuple[int, int]:
     """Return how many uploads of an owner, or of all (None), are not complete, and how many bytes of them are there."""
-    asked = statements.ALL_UNDER_WAY.run(cursor) if owner is None else statements.UNDER_WAY.run(cursor, owner=owner)
-    count, size = asked.fetchone()
+    if owner is None:
+        count, size = session.one(statements.ALL_UNDER_WAY) or (0, 0)
+    else:
+        count, size = session.one(statements.UNDER_WAY, owner=owner) or (0, 0)
     return count, size
 
 
-def bytes_of(cursor: sqlite3.Cursor, owner: str, now: int) -> int:
+def bytes_of(session: Session, owner: str, now: int) -> int:
     """Return how many bytes an owner keeps, what has expired at ``now`` (milliseconds since 1970) left out."""
-    kept: int = (statements.USAGE_OF.run(cursor, owner=owner).fetchone() or (0, 0))[1]
-    expired: int = statements.EXPIRED_BYTES.run(cursor, owner=owner, now=now).fetchone()[0]
-    return kept - expired
+    _, kept = session.one(statements.USAGE_OF, owner=owner) or (0, 0)
+    (expired,) = session.one(statements.EXPIRED_BYTES, owner=owner, now=now) or (0,)
+    return int(kept - expired)
 
 
 def _row(file: FileRecord) -> dict[str, object]:

@@ -157,11 +157,6 @@ def _status_of(error: FilestoredError) -> int:
 
 def _explained(error: Exception) -> str:
     """Say what failed without naming what only a programmer knows, where that can be told."""
-    # only here: listing the commands needs none of it
-    import sqlite3
-
-    if isinstance(error, sqlite3.Error):
-        return f"the catalogue cannot be used: {error}"
     if isinstance(error, OSError):
         return str(error).partition("] ")[2] or str(error)
     return f"{type(error).__name__}: {error}"

@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import TypeVar
 
 from filestored import daemon, logs
 from filestored.blobs.layout import StoreFolder
-from filestored.catalogue.catalogue import Catalogue, is_catalogue_full
+from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.transaction import Transaction
 from filestored.cli.options import setting_options
 from filestored.committer import keep_reserve
-from filestored.errors import StartError
+from filestored.errors import CatalogueFull, CatalogueMissing, StartError
 from filestored.filestore import Filestore
 from filestored.recovery import prepare
 from filestored.settings import load_only
@@ -140,8 +139,8 @@ def _has_tables(path: Path) -> bool:
     try:
         with closing(Catalogue(path, durable=True)) as catalogue:
             catalogue.note("")
-    except sqlite3.Error as error:
-        return "no such table" not in str(error)
+    except CatalogueMissing:
+        return False
     return True
 
 
@@ -150,9 +149,8 @@ def change(catalogue: Catalogue, folder: StoreFolder, work: Callable[[Transactio
     try:
         with catalogue.transaction() as transaction:
             return work(transaction)
-    except sqlite3.Error as error:
-        if not is_catalogue_full(error):
-            raise
+    except CatalogueFull:
+        pass
     folder.reserve_file.unlink(missing_ok=True)
     catalogue.reuse_wal()
     try:

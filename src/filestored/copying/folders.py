@@ -274,6 +274,6 @@ class FolderDestination:
     def _move_away(self, digest: Digest, identity: tuple[int, int, int]) -> None:
         """Take away a blob that was found damaged."""
         # nobody publishes or removes meanwhile, and one thread at a time has the transaction
-        with self._moving, self._catalogue.transaction(flushed=False):
+        with self._moving, self._catalogue.transaction([digest], flushed=False):
             self._blobs.quarantine(digest, identity)
         self._filestore.shared.renew(digest)
