@@ -12,6 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from filestored.catalogue.address import Address
+from tests.postgres import Database, PostgresServer, running
+
 EVERYTHING = bool(os.environ.get("TEST_EVERYTHING"))
 
 
@@ -140,3 +143,34 @@ def client(daemon: Daemon) -> Iterator[httpx.Client]:
     """A client of the session's daemon."""
     with httpx.Client(base_url=daemon.url, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for all tests of a session that only need a database."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[Database]:
+    """A database of the session's PostgreSQL server."""
+    made = Database(postgres)
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for one test that stops it."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
+    """Where a catalogue may be, with nothing there yet: a file, and a database."""
+    if request.param == "sqlite":
+        return tmp_path / "catalogue.sqlite3"
+    database: Database = request.getfixturevalue("database")
+    return database.address

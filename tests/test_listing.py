@@ -1,20 +1,25 @@
 """Listings against a model: whatever is stored and asked, all pages together are what sorting and filtering gives."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from filestored.catalogue import listing, statements
+from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.listing import Pattern, Place, Query, Sort
-from filestored.catalogue.records import FileRecord, folded
+from filestored.catalogue.records import FileRecord, UploadRecord, folded
 from filestored.catalogue.statements import Prepared
 from filestored.digest import Digest
+from tests.postgres import Database
 
 OWNERS = ("anna", "boris", "")
 NOW = 1000
@@ -38,11 +43,18 @@ patterns = st.none() | st.text(st.sampled_from("aAbБß*"), max_size=4)
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    Catalogue.prepare(tmp_path / "c.sqlite3")
-    opened = Catalogue(tmp_path / "c.sqlite3", durable=False)
+def catalogue(address: Address) -> Iterator[Catalogue]:
+    Catalogue.prepare(address)
+    opened = Catalogue(address, durable=False)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A catalogue in a file."""
+    Catalogue.prepare(tmp_path / "catalogue.sqlite3")
+    return tmp_path / "catalogue.sqlite3"
 
 
 def fill(catalogue: Catalogue, files: list[FileRecord]) -> None:
@@ -151,42 +163,124 @@ def plan_of(path: Path, statement: Prepared, **values: object) -> str:
     return "; ".join(row[3] for row in rows)
 
 
-def test_every_order_walks_along_an_index_and_sorts_nothing(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_every_order_walks_along_an_index_and_sorts_nothing(path: Path) -> None:
     values = {"owner": "a", "key": 1, "id": 1, "count": 1}
     for (sort, of_all), (beginning, alike, beyond) in listing._WALKS.items():
         column = {"created_at": "created_at", "name": "folded_name", "size": "size"}[sort.value.lstrip("-")]
         whose = "" if of_all else "owner=? AND "
         index = f"ix_files_{'' if of_all else 'owner_'}{column}"
-        plans = [plan_of(tmp_path / "c.sqlite3", each, **values) for each in (beginning, alike, beyond)]
+        plans = [plan_of(path, each, **values) for each in (beginning, alike, beyond)]
         assert all(index in plan and ";" not in plan for plan in plans), plans
         step = "<" if sort.is_descending else ">"
         assert f"({whose}{column}=? AND rowid{step}?)" in plans[1]
         assert f"({whose}{column}{step}?)" in plans[2]
 
 
-def test_no_statement_reads_more_than_it_is_about(catalogue: Catalogue, tmp_path: Path) -> None:
-    # these are about everything, and run by reindex alone; or about small tables
-    of_all = {"COUNT_USAGE", "COUNTED_USAGE", "COUNT_TOTALS", "COUNTED_TOTALS", "KNOWN_USAGE", "FORGET_USAGE"}
-    small = {"TOKENS", "TOTALS", "ALL_FILES", "REMOVALS", "FORGET_TOTALS", "ALL_UNDER_WAY"}
-    values = {
-        **dict.fromkeys(("digest", "owner", "name", "value", "start", "stop", "id", "folded_name", "media_type"), "a"),
-        **dict.fromkeys(("secret_hash", "permissions"), "a"), **{f"digest{n}": "a" for n in range(100)},
-        **dict.fromkeys(("now", "limit", "size", "created_at", "expires_at", "files", "bytes", "quota"), 1),
-        **dict.fromkeys(("blobs", "length", "flushed"), 1),
-        **dict.fromkeys(("details", "concat", "joined_as"), "a"),
-    }  # fmt: skip
+# of all statements' parameters
+VALUES: dict[str, object] = {
+    **dict.fromkeys(("digest", "owner", "name", "value", "start", "stop", "folded_name", "media_type"), "a"),
+    **dict.fromkeys(("secret_hash", "permissions"), "a"), **{f"digest{n}": "a" for n in range(100)},
+    **dict.fromkeys(("now", "limit", "size", "created_at", "expires_at", "files", "bytes", "quota"), 1),
+    **dict.fromkeys(("blobs", "length", "flushed"), 1),
+    **dict.fromkeys(("details", "concat", "joined_as"), "a"), "id": "1",
+}  # fmt: skip
+
+# these are about everything, and run by reindex alone; or about small tables
+OF_ALL = {"COUNT_USAGE", "COUNTED_USAGE", "COUNT_TOTALS", "COUNTED_TOTALS", "KNOWN_USAGE", "FORGET_USAGE"}
+SMALL = {"TOKENS", "TOTALS", "ALL_FILES", "REMOVALS", "FORGET_TOTALS", "ALL_UNDER_WAY"}
+
+
+def test_no_statement_reads_more_than_it_is_about(path: Path) -> None:
     for name, statement in vars(statements).items():
-        if isinstance(statement, Prepared) and name not in of_all | small:
-            plan = plan_of(tmp_path / "c.sqlite3", statement, **values)
+        if isinstance(statement, Prepared) and name not in OF_ALL | SMALL:
+            plan = plan_of(path, statement, **VALUES)
             assert "SCAN" not in plan, (name, plan)
-    plan = plan_of(tmp_path / "c.sqlite3", statements.EXPIRED_BYTES, **values)
+    plan = plan_of(path, statements.EXPIRED_BYTES, **VALUES)
     assert "ix_files_expires_at" in plan, plan
 
 
+@pytest.fixture
+def full_database(database: Database) -> Database:
+    """A catalogue in PostgreSQL with so many files that its planner takes the size of what it reads seriously."""
+    Catalogue.prepare(database.address)
+    catalogue = Catalogue(database.address, durable=False)
+    with catalogue.transaction() as transaction:
+        for n in range(20_000):
+            owner, expires_at = f"owner{n % 3}", None if n % 100 else n
+            file = FileRecord(Digest(f"{n:064x}"), owner, f"name{n}", "a/b", n % 10, n // 10, expires_at)
+            transaction.insert(file, is_first=True)
+            upload = UploadRecord(f"{n:032x}", owner, "", None, 5, 5, None if n % 50 else file.digest, None, 1, n)
+            transaction.add_upload(upload)
+    catalogue.close()
+    database.execute("VACUUM ANALYZE")
+    return database
+
+
+def postgres_plan_of(database: Database, statement: Prepared, **values: object) -> str:
+    text, constants = statement.postgresql
+    with psycopg.connect(database.url) as connection:
+        rows = connection.execute(f"EXPLAIN {text}", values | constants).fetchall()
+    return "\n".join(row[0] for row in rows)
+
+
+def test_on_postgresql_too_no_statement_reads_more_than_it_is_about(full_database: Database) -> None:
+    keys = {"created_at": 1000, "folded_name": "name5", "size": 5}
+    for (sort, of_all), walks in listing._WALKS.items():
+        column = {"created_at": "created_at", "name": "folded_name", "size": "size"}[sort.value.lstrip("-")]
+        index = f"ix_files_{'' if of_all else 'owner_'}{column}_id"
+        plans = [
+            postgres_plan_of(full_database, each, owner="owner1", key=keys[column], id=10_000, count=100)
+            for each in walks
+        ]
+        assert all(re.search(rf"(using|on) {index}\b", plan) and "Filter" not in plan for plan in plans), plans
+        # the few that are alike may be sorted
+        assert "Sort" not in plans[0] + plans[2], plans
+    for name, statement in vars(statements).items():
+        if isinstance(statement, Prepared) and name not in OF_ALL | SMALL:
+            plan = postgres_plan_of(full_database, statement, **VALUES)
+            assert not re.search("Seq Scan on (files|uploads)", plan), (name, plan)
+    plan = postgres_plan_of(full_database, statements.EXPIRED_BYTES, **VALUES)
+    assert "ix_files_expires_at" in plan, plan
+
+
+def test_on_postgresql_texts_are_compared_by_their_bytes(database: Database) -> None:
+    Catalogue.prepare(database.address)
+    rows = database.execute(
+        "SELECT c.relname, a.attname, l.collname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+        "JOIN pg_collation l ON l.oid = a.attcollation "
+        "WHERE c.relkind IN ('r', 'i') AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 "
+        "AND NOT starts_with(c.relname, 'alembic')"
+    )
+    assert len(rows) > 20
+    assert {collation for _, _, collation in rows} == {"C"}
+
+
 @pytest.mark.parametrize("owner", ["anna", None])
-def test_a_page_among_files_that_are_all_alike_reads_no_more_than_it_shows(
-    catalogue: Catalogue, owner: str | None
+def test_on_postgresql_a_page_among_files_that_are_all_alike_reads_no_more_than_it_shows(
+    database: Database, owner: str | None
 ) -> None:
+    Catalogue.prepare(database.address)
+    catalogue = Catalogue(database.address, durable=False)
+    fill(catalogue, [FileRecord(Digest(f"{n:064x}"), "anna", None, "a/b", 1, 7, None) for n in range(5000)])
+    database.execute("VACUUM ANALYZE")
+    for sort in Sort:
+        query = Query(100, sort)
+        for _ in range(20):
+            query = replace(query, after=catalogue.read_page(query, owner, NOW).end)
+        assert query.after is not None
+        _, alike, _ = listing._WALKS[sort, owner is None]
+        text, constants = alike.postgresql
+        values = {"owner": owner, "key": query.after.key, "id": query.after.id, "count": 101} | constants
+        with psycopg.connect(database.url) as connection:
+            ((told,),) = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}", values).fetchall()
+        read = told[0]["Plan"]["Shared Hit Blocks"] + told[0]["Plan"]["Shared Read Blocks"]
+        assert read < 30, (sort, told)
+    catalogue.close()
+
+
+@pytest.mark.parametrize("owner", ["anna", None])
+def test_a_page_among_files_that_are_all_alike_reads_no_more_than_it_shows(path: Path, owner: str | None) -> None:
+    catalogue = Catalogue(path, durable=False)
     fill(catalogue, [FileRecord(Digest(f"{n:064x}"), "anna", None, "a/b", 1, 7, None) for n in range(3000)])
     connection = catalogue._database.reads.connection  # type: ignore[attr-defined]
     steps = 0
@@ -210,6 +304,7 @@ def test_a_page_among_files_that_are_all_alike_reads_no_more_than_it_shows(
             connection.set_progress_handler(None, 0)
         assert after is None or len(page.files) == 100
         assert max(costs[1:]) < 3 * costs[1] + 3, (sort, costs)
+    catalogue.close()
 
 
 def test_a_filter_that_few_files_match_costs_a_page_no_more(

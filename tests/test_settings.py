@@ -75,7 +75,7 @@ def test_paths_are_absolute_and_those_of_the_file_begin_beside_it(
     monkeypatch.chdir(tmp_path / "here")
     beside = load({"config": file}, {}).settings
     assert beside.store == tmp_path / "etc" / "files"
-    assert beside.catalogue_path == tmp_path / "etc" / "names.db"
+    assert beside.catalogue_address == tmp_path / "etc" / "names.db"
     assert beside.log_file is None
     assert load({"store": "../x"}, {}).settings.store == tmp_path / "x"
     assert load({}, {}).settings.store == tmp_path / "here" / "store"
@@ -113,7 +113,7 @@ def test_an_unknown_variable_is_a_warning_and_those_of_the_client_are_known() ->
         ("body_timeout", "0", "more than 0"),
         ("send_timeout", "soon", "units s, m, h, d, w"),
         ("store", "s3://bucket/x", "only a local folder is supported"),
-        ("catalogue", "postgresql://x/y", "PostgreSQL is not supported"),
+        ("catalogue", "postgresql+psycopg://x/y", "postgresql://USER"),
         ("catalogue", "names.db", "sqlite:///PATH"),
         ("cache_control", "a\nb", "visible ASCII"),
         ("cache_control", "привет", "visible ASCII"),

@@ -25,9 +25,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from filestored.blobs.layout import StoreFolder
+from filestored.catalogue.address import without_password
 from filestored.digest import Algorithm
 from filestored.errors import StartError
-from filestored.settings import Loaded, Settings, describe_all
+from filestored.settings import Loaded, Settings, describe, describe_all
 
 START_SECONDS = 60.0
 """How long ``start`` waits until the daemon accepts requests."""
@@ -214,6 +215,9 @@ def start(settings: Settings, flags: Mapping[str, str], env: Mapping[str, str]) 
     folder = StoreFolder.adopt(settings.store, settings.hash)
     told = {"log_file": str(folder.log_file), **flags} if settings.log_file is None else dict(flags)
     words = folder.log_file.with_name("startup.log")
+    secrets = {name: told.pop(name) for name in list(told) if without_password(told[name]) != told[name]}
+    # everybody on the machine may read a command line, but not what variables a process was given
+    env = {**env, **{describe(name).variable: value for name, value in secrets.items()}}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in told.items()]
     with words.open("wb") as output:
         child = subprocess.Popen(  # noqa: S603

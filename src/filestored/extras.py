@@ -14,6 +14,7 @@ _NEEDED_BY = {
     "rich": "client",
     "tomlkit": "client",
     "obstore": "buckets",
+    "psycopg": "postgresql",
     "blake3": "blake3",
     "alembic": "server",
     "granian": "server",
@@ -29,6 +30,7 @@ _NEEDED_BY = {
 _PARTS = {
     "client": "the client's libraries are",
     "buckets": "the library for buckets is",
+    "postgresql": "the library for PostgreSQL is",
     "blake3": "the library for BLAKE3 is",
     "server": "the server's libraries are",
 }

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from loguru import logger
@@ -14,6 +13,7 @@ from filestored.access import Permission, Principal
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.store import BlobHandle, BlobStat
+from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.listing import Page, Query
 from filestored.catalogue.records import (
@@ -87,7 +87,7 @@ class Filestore:
     """
 
     def __init__(
-        self, folder: StoreFolder, catalogue: Path | None, *, durable: bool, min_free_bytes: int = 0,
+        self, folder: StoreFolder, catalogue: Address | None, *, durable: bool, min_free_bytes: int = 0,
         upload_life: float = 86400.0,
     ) -> None:  # fmt: skip
         """Open a store that ``recovery.prepare`` has made ready. ``min_free_bytes`` is what uploads leave free.
@@ -340,9 +340,8 @@ class Filestore:
         """Return what the catalogue has noted under a name. Blocks."""
         return self._catalogue.note(name)
 
-    def require_usable(self) -> None:
-        """Raise OSError or CatalogueError where blob store or catalogue do not answer. Blocks."""
-        self._blobs.free_bytes()
+    def require_catalogue(self) -> None:
+        """Raise CatalogueError where the catalogue does not answer. Blocks."""
         self._catalogue.find(Digest("0" * 64))
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:

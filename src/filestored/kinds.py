@@ -26,6 +26,7 @@ _MAX_WORKERS = 64
 _DEFAULT_WORKERS = 4
 _BUFFER = (4 << 10, 16 << 20)
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_POSTGRESQL = re.compile(r"postgres(?:ql)?://[\x21-\x7e]+", re.ASCII)
 _VISIBLE = re.compile(r"[\x20-\x7e]+", re.ASCII)
 
 
@@ -148,20 +149,24 @@ def _readable_file(value: object) -> Path:
 
 def _catalogue(value: object) -> str:
     text = str(value)
-    if text.startswith(("postgresql:", "postgres:")):
-        raise ValueError(f"PostgreSQL is not supported; it must be {SQLITE}PATH")
+    if _POSTGRESQL.fullmatch(text):
+        return text
     if not text.startswith(SQLITE) or text == SQLITE:
-        raise ValueError(f"it must be {SQLITE}PATH")
+        raise ValueError(f"it must be {SQLITE}PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     return SQLITE + str(_path(text.removeprefix(SQLITE)))
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a kind of setting is shown to people: the placeholder in ``--help``, and a value's spelling."""
+    """How a kind of setting is shown to people: the placeholder in ``--help``, and a value's spelling.
+
+    With ``has_secret`` a value may hold a password, as an address does.
+    """
 
     metavar: str
     spell: Callable[[Any], str] = str
     is_path: bool = False
+    has_secret: bool = False
 
 
 LEVELS = ("trace", "debug", "info", "success", "warning", "error", "critical")
@@ -188,7 +193,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Kind("TIME", format_durati
 Folder = Annotated[Path, BeforeValidator(_folder), Kind("FOLDER", is_path=True)]
 OptionalFile = Annotated[Path | None, BeforeValidator(_or_none(_path)), Kind("FILE", is_path=True)]
 ReadableFile = Annotated[Path | None, BeforeValidator(_or_none(_readable_file)), Kind("FILE", is_path=True)]
-CatalogueUrl = Annotated[str | None, BeforeValidator(_or_none(_catalogue)), Kind("URL", is_path=True)]
+CatalogueUrl = Annotated[str | None, BeforeValidator(_or_none(_catalogue)), Kind("URL", is_path=True, has_secret=True)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks), Kind("ADDRESSES", _spell_items)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins), Kind("ORIGINS", _spell_items)]
 Level = Annotated[str, *_choices(LEVELS)]

@@ -4,12 +4,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from loguru import logger
 
 from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
+from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord
 from filestored.committer import keep_reserve, settle_removals
@@ -21,7 +21,7 @@ from filestored.staging import Staging
 from filestored.unfinished import UnfinishedFolder
 
 
-def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
+def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]:
     """Make a store ready to be opened: tables up to date, leftovers of a crash settled. Return the tokens there are.
 
     Call it once, under the daemon's lock. Its cost does not grow with the store. Raises StartError.
@@ -52,8 +52,10 @@ def prepare(folder: StoreFolder, catalogue: Path | None) -> list[TokenRecord]:
         shared = Shared(folder.shared_file)
         shared.forget_counts()
         shared.close()
-    except (OSError, CatalogueError) as error:
+    except OSError as error:
         raise StartError(f"the store {folder.path} cannot be used: {error}") from error
+    except CatalogueError as error:
+        raise StartError(str(error)) from error
     if removed:
         logger.info("{} unfinished uploads of an earlier run were removed", removed)
     return tokens
@@ -69,7 +71,7 @@ def _give_up_reserve(folder: StoreFolder) -> bool:
 
 
 @contextlib.contextmanager
-def _recovering(folder: StoreFolder, catalogue: Path | None) -> Iterator[tuple[DiskBlobStore, Catalogue]]:
+def _recovering(folder: StoreFolder, catalogue: Address | None) -> Iterator[tuple[DiskBlobStore, Catalogue]]:
     blobs = DiskBlobStore(folder)
     try:
         rows = Catalogue(catalogue or folder.catalogue_file, durable=True)

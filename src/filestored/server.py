@@ -38,7 +38,7 @@ from filestored import __version__, logs
 from filestored.access import Access
 from filestored.blobs.layout import StoreFolder
 from filestored.daemon import LastStart, StoreLock
-from filestored.errors import FilestoredError, StartError
+from filestored.errors import CatalogueUnavailable, FilestoredError, StartError
 from filestored.settings import Settings
 from filestored.shared import announce_stop
 from filestored.signals import heed_signals, leave_if_told
@@ -60,6 +60,7 @@ _PR_SET_PDEATHSIG = 1
 _DEATHS = 5
 _DEATHS_SECONDS = 30.0
 _SIGNAL_SECONDS = 0.2
+_WORKER_WAIT_SECONDS = 1.0
 
 
 class Endpoint(NamedTuple):
@@ -85,7 +86,7 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
             from filestored.recovery import prepare
 
             leave_if_told()
-            tokens = prepare(folder, settings.catalogue_path)
+            tokens = prepare(folder, settings.catalogue_address)
             leave_if_told()
             _require_certificate(settings)
             endpoint = find_endpoint(settings)
@@ -308,7 +309,7 @@ def load_application(settings: Settings, failure: Connection) -> "AsgiCallable":
     try:
         output = logs.configure(settings.log, settings.log_format, settings.log_file)
         access_log = logs.AccessLog(output, settings.log_format, settings.log)
-        application = _build(settings, access_log)
+        application = _build_when_possible(settings, access_log)
         _collect_seldom()
     except Exception as error:
         _give_up(error, failure)
@@ -344,6 +345,18 @@ def _collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _build_when_possible(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
+    """Put a worker together; wait for a catalogue that cannot be reached: it was reached when the daemon started."""
+    while True:
+        try:
+            return _build(settings, access_log)
+        except CatalogueUnavailable as error:
+            logger.error("this worker waits for the catalogue: {}", error.reason)
+        # nothing else looks for the signal meanwhile
+        if signal.sigtimedwait({signal.SIGTERM}, _WORKER_WAIT_SECONDS) is not None:
+            os._exit(0)
+
+
 def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
     """Put the parts of a worker together: the only place that turns settings into objects."""
     from filestored.api.app import Application
@@ -354,7 +367,7 @@ def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
 
     filestore = Filestore(
         StoreFolder.adopt(settings.store, settings.hash),
-        settings.catalogue_path,
+        settings.catalogue_address,
         durable=settings.durability == "full",
         min_free_bytes=settings.min_free_space,
         upload_life=settings.upload_expiry,
@@ -368,14 +381,12 @@ def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
         buffer=settings.buffer,
         cache_control=settings.cache_control,
     )
-    return Application(
-        filestore,
-        Access(settings.anonymous, filestore.tokens()),
-        limits,
-        access_log,
-        Proxies(settings.trusted_proxy),
-        Cors(settings.cors_origin),
-    )
+    proxies, cors = Proxies(settings.trusted_proxy), Cors(settings.cors_origin)
+    try:
+        return Application(filestore, Access(settings.anonymous, filestore.tokens()), limits, access_log, proxies, cors)
+    except CatalogueUnavailable:
+        filestore.close()
+        raise
 
 
 def _die_with_supervisor() -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from filestored.catalogue.address import Address, PostgresAddress, without_password
 from filestored.errors import SettingsError
 from filestored.kinds import (
     NONE,
@@ -67,7 +68,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     log_file: OptionalFile = _setting(NONE, "file to log to, rotated at 10MiB; none is standard error")
     listen: Backlog = _setting("1024", "length of the queue of clients waiting to connect; below 128 means 128")
     buffer: Buffer = _setting("256KiB", "bytes read or written at a time, from 4KiB to 16MiB")
-    catalogue: CatalogueUrl = _setting(NONE, "sqlite:///PATH of the catalogue; none keeps it inside the store")
+    catalogue: CatalogueUrl = _setting(
+        NONE, "sqlite:///PATH or postgresql://… of the catalogue; none keeps it inside the store"
+    )
     anonymous: Grant = _setting("loopback", "what requests without a token may do")
     trusted_proxy: Networks = _setting(NONE, "addresses of proxies whose X-Forwarded-* headers are believed")
     cors_origin: Origins = _setting(NONE, "origins whose pages may use the server from a browser; * is all")
@@ -96,14 +99,22 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @property
-    def catalogue_path(self) -> Path | None:
-        """The catalogue's file where it is not inside the store."""
-        return Path(self.catalogue.removeprefix(SQLITE)) if self.catalogue else None
+    def catalogue_address(self) -> Address | None:
+        """Where the catalogue is, if not inside the store."""
+        if self.catalogue is None:
+            return None
+        if self.catalogue.startswith(SQLITE):
+            return Path(self.catalogue.removeprefix(SQLITE))
+        return PostgresAddress(self.catalogue)
 
     def spelled(self, name: str) -> str:
-        """Return a setting's value as an operator would write it."""
+        """Return a setting's value as an operator would write it. A password may be in it."""
         value = getattr(self, name)
         return NONE if value is None else describe(name).kind.spell(value)
+
+    def shown(self, name: str) -> str:
+        """Return a setting's value as anybody may see it."""
+        return without_password(self.spelled(name)) if describe(name).kind.has_secret else self.spelled(name)
 
 
 class Description(NamedTuple):
@@ -249,5 +260,5 @@ def _unknown_variables(env: Mapping[str, str]) -> Iterable[str]:
 
 
 def _shown(value: object) -> str:
-    text = value.value if isinstance(value, StrEnum) else str(value)
+    text = value.value if isinstance(value, StrEnum) else without_password(str(value))
     return text if text.isprintable() and len(text) <= 200 else ascii(text[:200])

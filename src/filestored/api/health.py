@@ -1,5 +1,6 @@
 """``/healthz`` and ``/readyz``: for load balancers, containers and ``filestored start``; open to all."""
 
+import asyncio
 import json
 
 from loguru import logger
@@ -10,6 +11,9 @@ from filestored.api.models import Health
 from filestored.api.routes import OPEN, Answer, Route, Target
 from filestored.errors import CatalogueError
 from filestored.filestore import Filestore
+
+READY_SECONDS = 3.0
+"""How long store and catalogue may take to answer before the server is said not to be ready."""
 
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
@@ -40,18 +44,20 @@ class HealthRoutes:
         await _answer(exchange, None)
 
     async def _ready(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        await _answer(exchange, await self._filestore.in_thread(self._find_fault))
+        await _answer(exchange, await self._find_fault())
 
-    def _find_fault(self) -> str | None:
-        """Name what does not answer."""
-        try:
-            self._filestore.require_usable()
-        except CatalogueError as error:
-            logger.error("the catalogue does not answer: {}", error.reason)
-            return "catalogue"
-        except OSError as error:
-            logger.error("the store does not answer: {}", error)
-            return "store"
+    async def _find_fault(self) -> str | None:
+        """Name what does not answer, or not in time: whoever asks has other servers, and does not wait."""
+        for name, look in (("store", self._filestore.free_bytes), ("catalogue", self._filestore.require_catalogue)):
+            try:
+                # in other threads than requests, which may all wait for the very same
+                await asyncio.wait_for(asyncio.to_thread(look), READY_SECONDS)
+            except TimeoutError:
+                logger.error("the {} has not answered for {:g} seconds", name, READY_SECONDS)
+                return name
+            except (OSError, CatalogueError) as error:
+                logger.error("the {} does not answer: {}", name, getattr(error, "reason", error))
+                return name
         return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filestored.catalogue import sqlite, statements
+from filestored.catalogue.address import Address
 from filestored.catalogue.database import Database
 from filestored.catalogue.listing import Page, Query, read_page
 from filestored.catalogue.records import FileRecord, TokenRecord, UploadRecord, Usage
@@ -18,7 +19,7 @@ class Catalogue:
     Reads may come from any thread; write transactions from one at a time. Other processes may do the same.
     """
 
-    def __init__(self, where: Path, *, durable: bool) -> None:
+    def __init__(self, where: Address, *, durable: bool) -> None:
         """Open the catalogue; ``durable`` commits survive a power cut, others at least a crash of the program."""
         self._database = _open(where, durable=durable)
 
@@ -145,13 +146,23 @@ class Catalogue:
         self._database.reuse_log()
 
     @staticmethod
-    def prepare(where: Path, *, may_change: bool = True) -> None:
+    def prepare(where: Address, *, may_change: bool = True) -> None:
         """Create or migrate the catalogue.
 
         Raises StartError where it cannot be used, or would have to be changed but ``may_change`` forbids it.
         """
-        sqlite.prepare(where, may_change=may_change)
+        if isinstance(where, Path):
+            sqlite.prepare(where, may_change=may_change)
+            return
+        from filestored.catalogue import postgresql
+
+        postgresql.prepare(where, may_change=may_change)
 
 
-def _open(where: Path, *, durable: bool) -> Database:
-    return sqlite.SqliteDatabase(where, durable=durable)
+def _open(where: Address, *, durable: bool) -> Database:
+    if isinstance(where, Path):
+        return sqlite.SqliteDatabase(where, durable=durable)
+    # only here: a store with a file needs no psycopg
+    from filestored.catalogue.postgresql import PostgresDatabase
+
+    return PostgresDatabase(where, durable=durable)

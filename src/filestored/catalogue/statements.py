@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from operator import eq
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
 from filestored.catalogue.tables import IS_UNDER_WAY, files, notes, removals, tokens, totals, uploads, usage
@@ -22,7 +23,7 @@ class Prepared:
     """A Core statement compiled once and run on the driver's own cursor: on SQLite 8 µs where Core takes 55."""
 
     def __init__(self, statement: sa.sql.ClauseElement, on_postgresql: sa.sql.ClauseElement | None = None) -> None:
-        """``on_postgresql`` is the same where it has to be made by that dialect's own words."""
+        """``on_postgresql`` is the same where it needs that dialect's own words."""
         self._statement = statement
         self._on_postgresql = statement if on_postgresql is None else on_postgresql
 
@@ -52,8 +53,6 @@ def _insert(table: sa.Table, *left_out: str) -> Prepared:
 
 def _upsert(table: sa.Table, make: Callable[[Any], sa.sql.ClauseElement]) -> Prepared:
     """Prepare an insert that says what a conflict does, in which both databases agree but not their dialects."""
-    from sqlalchemy.dialects import postgresql
-
     values = _parameters(table)
     return Prepared(make(sqlite.insert(table).values(values)), make(postgresql.insert(table).values(values)))
 
@@ -68,7 +67,7 @@ def _parameters(table: sa.Table, *left_out: str) -> dict[str, sa.BindParameter[A
 
 
 _digest: sa.BindParameter[str] = sa.bindparam("digest")
-_owner: sa.BindParameter[str] = sa.bindparam("owner")
+_owner: sa.BindParameter[str] = sa.bindparam("owner", type_=sa.String)
 _name: sa.BindParameter[str] = sa.bindparam("name")
 _limit: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 _count: sa.BindParameter[int] = sa.bindparam("count", type_=sa.Integer)
@@ -110,7 +109,7 @@ EXPIRED_BYTES = Prepared(
 )
 HAS_SIZE = Prepared(
     sa.select(files.c.id)
-    .where(files.c.owner == _owner, files.c.size == sa.bindparam("size", type_=sa.Integer))
+    .where(files.c.owner == _owner, files.c.size == sa.bindparam("size", type_=sa.BigInteger))
     .limit(1)
 )
 LARGEST = Prepared(sa.select(sa.func.max(files.c.size)).where(files.c.owner == _owner))
@@ -202,6 +201,9 @@ SET_NOTE = _upsert(
 ADD_NOTE = _upsert(notes, lambda insert: insert.on_conflict_do_nothing())
 
 
+_Comparison = Callable[[sa.Column[Any], sa.BindParameter[Any]], sa.ColumnElement[bool]]
+
+
 def walk(column: sa.Column[Any], *, descending: bool, of_all: bool) -> tuple[Prepared, Prepared, Prepared]:
     """Return the three statements of a walk along an owner's files, or all owners', in the order of a column.
 
@@ -209,14 +211,33 @@ def walk(column: sa.Column[Any], *, descending: bool, of_all: bool) -> tuple[Pre
     beginning; the others go on after the parameters ``key`` and ``id``: one with the rest of what has the same value,
     one with what follows. As one statement they would read all that has the same value again for each page.
     """
-    whose = [] if of_all else [files.c.owner == _owner]
     key: sa.BindParameter[Any] = sa.bindparam("key", type_=column.type)
     number: sa.BindParameter[int] = sa.bindparam("id", type_=sa.BigInteger)
-    alike = [column == key, files.c.id < number if descending else files.c.id > number]
-    beyond = [column < key if descending else column > key]
-    order = (column.desc(), files.c.id.desc()) if descending else (column, files.c.id)
-    walks = [
-        sa.select(*RECORD, column, files.c.id).where(*whose, *where).order_by(*order).limit(_count)
-        for where in ([], alike, beyond)
-    ]
-    return Prepared(walks[0]), Prepared(walks[1]), Prepared(walks[2])
+    order = [column, files.c.id] if of_all else [files.c.owner, column, files.c.id]
+    later = files.c.id < number if descending else files.c.id > number
+    beyond = column < key if descending else column > key
+
+    def walk_on(is_one: _Comparison) -> list[sa.Select[Any]]:
+        whose = [] if of_all else [is_one(files.c.owner, _owner)]
+        # behind the owner there is only one order left
+        alike = [is_one(column, key) if of_all else column == key, later]
+        return [
+            sa.select(*RECORD, column, files.c.id)
+            .where(*whose, *where)
+            .order_by(*(each.desc() if descending else each for each in order))
+            .limit(_count)
+            for where in ([], alike, [beyond])
+        ]
+
+    first, second, third = zip(walk_on(eq), walk_on(_is_one_of_one), strict=True)
+    return Prepared(*first), Prepared(*second), Prepared(*third)
+
+
+def _is_one_of_one(column: sa.Column[Any], value: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+    """Say of a column what its value is, as one of several though there is but one.
+
+    PostgreSQL would not keep to the order by that column otherwise, and perhaps look along another for rows that lie
+    far apart there.
+    """
+    one: sa.ColumnElement[Any] = postgresql.array([value], type_=column.type)
+    return column == sa.any_(one)

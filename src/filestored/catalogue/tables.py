@@ -1,6 +1,8 @@
 """The tables of the catalogue. Their history is in ``migrations/``; a test holds the two together."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint, and_
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, UniqueConstraint, and_
+
+from filestored.catalogue.columns import row_number, text
 
 schema = MetaData(
     naming_convention={
@@ -10,31 +12,29 @@ schema = MetaData(
     },
 )
 
-# what SQLite calls INTEGER has 64 bits, and only by that name it is the table's own order
-_Number = BigInteger().with_variant(Integer, "sqlite")
-
 files = Table(
     "files",
     schema,
-    Column("id", _Number, primary_key=True),
-    Column("digest", String(128), nullable=False),
-    Column("owner", String(255), nullable=False),
-    Column("name", Text, nullable=True),
-    Column("folded_name", Text, nullable=False),
-    Column("media_type", String(255), nullable=False),
+    Column("id", row_number(), primary_key=True),
+    Column("digest", text(128), nullable=False),
+    Column("owner", text(255), nullable=False),
+    Column("name", text(), nullable=True),
+    Column("folded_name", text(), nullable=False),
+    Column("media_type", text(255), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=True),
     UniqueConstraint("digest", "owner"),
-    # a page of a listing is one walk along one of these, however many files there are
-    Index(None, "owner", "created_at"),
-    Index(None, "owner", "folded_name"),
-    Index(None, "owner", "size"),
-    Index(None, "created_at"),
-    Index(None, "folded_name"),
-    Index(None, "size"),
 )
 """One row a file: an owner's claim on a blob. ``id`` only tells apart what is alike in a listing."""
+
+for _order in ("created_at", "folded_name", "size"):
+    for _columns in ((_order,), ("owner", _order)):
+        # a page of a listing is one walk along one of these, however many files there are; SQLite's have the id in them
+        Index(f"ix_files_{'_'.join(_columns)}", *(files.c[name] for name in _columns)).ddl_if(dialect="sqlite")
+        Index(f"ix_files_{'_'.join(_columns)}_id", *(files.c[name] for name in (*_columns, "id"))).ddl_if(
+            dialect="postgresql"
+        )
 
 Index(
     "ix_files_expires_at",
@@ -46,14 +46,14 @@ Index(
 removals = Table(
     "removals",
     schema,
-    Column("digest", String(128), primary_key=True),
+    Column("digest", text(128), primary_key=True),
 )
 """Blobs whose removal is decided and committed, but perhaps not yet carried out: settled at once, or at start."""
 
 usage = Table(
     "usage",
     schema,
-    Column("owner", String(255), primary_key=True),
+    Column("owner", text(255), primary_key=True),
     Column("files", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
 )
@@ -71,10 +71,10 @@ totals = Table(
 tokens = Table(
     "tokens",
     schema,
-    Column("id", String(32), primary_key=True),
-    Column("name", String(64), nullable=False),
-    Column("secret_hash", String(64), nullable=False),
-    Column("permissions", String(64), nullable=False),
+    Column("id", text(32), primary_key=True),
+    Column("name", text(64), nullable=False),
+    Column("secret_hash", text(64), nullable=False),
+    Column("permissions", text(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=True),
     Column("quota", BigInteger, nullable=True),
@@ -85,14 +85,14 @@ tokens = Table(
 uploads = Table(
     "uploads",
     schema,
-    Column("id", String(32), primary_key=True),
-    Column("owner", String(255), nullable=False),
-    Column("details", Text, nullable=False),
-    Column("concat", Text, nullable=True),
+    Column("id", text(32), primary_key=True),
+    Column("owner", text(255), nullable=False),
+    Column("details", text(), nullable=False),
+    Column("concat", text(), nullable=True),
     Column("length", BigInteger, nullable=True),
     Column("flushed", BigInteger, nullable=False),
-    Column("digest", String(128), nullable=True),
-    Column("joined_as", String(32), nullable=True),
+    Column("digest", text(128), nullable=True),
+    Column("joined_as", text(32), nullable=True),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "expires_at"),
@@ -107,7 +107,7 @@ Index("ix_uploads_owner", uploads.c.owner, uploads.c.flushed, sqlite_where=IS_UN
 notes = Table(
     "notes",
     schema,
-    Column("name", String(64), primary_key=True),
-    Column("value", Text, nullable=False),
+    Column("name", text(64), primary_key=True),
+    Column("value", text(), nullable=False),
 )
 """What the program remembers besides: the key that signs links, how far scrubbing has come."""

@@ -14,7 +14,7 @@ from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.catalogue import Catalogue
 from filestored.cli.stores import (
     Flags,
-    find_catalogue_path,
+    find_catalogue,
     find_store_folder,
     log_to_store,
     open_catalogue,
@@ -177,7 +177,7 @@ def _clear_staging(folder: StoreFolder) -> Removed:
 def _opened(flags: Flags) -> Iterator[tuple[StoreFolder, Catalogue]]:
     """Open a store and its catalogue; what is logged meanwhile goes to the store's log, as a daemon's lines do."""
     folder = find_store_folder(flags)
-    require_no_lost_catalogue(find_catalogue_path(flags, folder), folder)
+    require_no_lost_catalogue(find_catalogue(flags, folder), folder)
     log_to_store(folder)
     with open_catalogue(flags, folder) as catalogue:
         yield folder, catalogue

@@ -18,12 +18,14 @@ def config(as_json: bool, **flags: str | None) -> int:
     for warning in loaded.warnings:
         click.echo(f"filestored: {warning}", err=True)
     if as_json:
+        secret = [setting for setting in describe_all() if setting.kind.has_secret]
         values = loaded.settings.model_dump(mode="json")
+        values |= {setting.name: values[setting.name] and loaded.settings.shown(setting.name) for setting in secret}
         shown = {name: {"value": value, "origin": loaded.origins[name]} for name, value in values.items()}
         click.echo(json.dumps(shown, indent=2))
         return 0
     names = [setting.name for setting in describe_all()]
-    rows = [(name.replace("_", "-"), loaded.settings.spelled(name), loaded.origins[name]) for name in names]
+    rows = [(name.replace("_", "-"), loaded.settings.shown(name), loaded.origins[name]) for name in names]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, origin in rows:
         click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")

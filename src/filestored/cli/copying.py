@@ -16,8 +16,9 @@ import click
 
 from filestored import daemon
 from filestored.blobs.layout import StoreFolder, is_laid_out_as_store
+from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
-from filestored.cli.stores import last_catalogue_path, open_filestore, require_owner
+from filestored.cli.stores import last_catalogue, open_filestore, require_owner
 from filestored.cli.watching import Progress, printable, told_to_stop
 from filestored.client.servers import read_servers, read_token, require_token, require_url, servers_file
 from filestored.client.traces import state_folder
@@ -177,9 +178,9 @@ class _Work:
             destination = self._server_destination(held, ledger)
             return await self._bring(origin, destination, ledger)
         folder = self._target_folder(origin)
-        path = _catalogue_path(self._sink, folder)
-        filestore = held.enter_context(open_filestore({}, folder, path))
-        catalogue = Catalogue(path, durable=True)
+        where = _catalogue_of(self._sink, folder)
+        filestore = held.enter_context(open_filestore({}, folder, where))
+        catalogue = Catalogue(where, durable=True)
         held.callback(catalogue.close)
         ledger = held.enter_context(Ledger(self._ledger_path(folder.private)))
         access = self._take_over(origin, catalogue, ledger)
@@ -212,11 +213,11 @@ class _Work:
         folder = _source_folder(self._source)
         catalogue = None
         if _is_marked(folder.path):
-            path = _catalogue_path(self._source, folder)
-            if not path.is_file():
-                raise StartError(f"the catalogue {path} of {folder.path} is not there; name it with --from-catalogue")
-            Catalogue.prepare(path, may_change=daemon.running(folder.path) is None)
-            catalogue = Catalogue(path, durable=True)
+            where = _catalogue_of(self._source, folder)
+            if isinstance(where, Path) and not where.is_file():
+                raise StartError(f"the catalogue {where} of {folder.path} is not there; name it with --from-catalogue")
+            Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
+            catalogue = Catalogue(where, durable=True)
             held.callback(catalogue.close)
         origin = FolderOrigin(folder, catalogue)
         held.callback(origin.close)
@@ -267,10 +268,10 @@ def _source_folder(source: _Place) -> StoreFolder:
     raise StartError(f"there is no store at {path}, and no server is called so")
 
 
-def _catalogue_path(place: _Place, folder: StoreFolder) -> Path:
+def _catalogue_of(place: _Place, folder: StoreFolder) -> Address:
     """Return a store's catalogue: the one given, else the one it was last started with. Never by a variable."""
-    given = load_only(("catalogue",), {"catalogue": place.catalogue}, {}).catalogue_path
-    return given or last_catalogue_path(folder)
+    given = load_only(("catalogue",), {"catalogue": place.catalogue}, {}).catalogue_address
+    return given or last_catalogue(folder)
 
 
 class _Output:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from filestored.access import ANONYMOUS, is_token_name
-from filestored.cli.stores import find_catalogue_path, make_store_folder, open_filestore, store_options
+from filestored.cli.stores import find_catalogue, make_store_folder, open_filestore, store_options
 from filestored.cli.watching import Progress, printable, told_to_stop
 from filestored.errors import FilestoredError, SettingsError, StartError
 from filestored.importing.blobs import StoreSource
@@ -75,7 +75,7 @@ def import_(
     path = report or _default_report(folder, where, files.kind, owner)
     # the report first: of two imports of the same the second is told so, whatever the first does to the catalogue
     with Report(path, source=where, kind=files.kind, owner=owner) as written:
-        with open_filestore(flags, folder, find_catalogue_path(flags, folder)) as filestore:
+        with open_filestore(flags, folder, find_catalogue(flags, folder)) as filestore:
             return asyncio.run(_run(filestore, files, written, owner, output))
 
 

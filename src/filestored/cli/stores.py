@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from filestored import daemon, logs
 from filestored.blobs.layout import StoreFolder
+from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.transaction import Transaction
 from filestored.cli.options import setting_options
@@ -34,15 +35,15 @@ def find_store_folder(flags: Flags) -> StoreFolder:
     return StoreFolder.find(settings.store, settings.hash)
 
 
-def find_catalogue_path(flags: Flags, folder: StoreFolder) -> Path:
-    """Return the path of a store's catalogue: the one named, else the one that the store was last started with."""
-    return load_only(_NAMES, flags, os.environ).catalogue_path or last_catalogue_path(folder)
+def find_catalogue(flags: Flags, folder: StoreFolder) -> Address:
+    """Return where a store's catalogue is: the one named, else the one that the store was last started with."""
+    return load_only(_NAMES, flags, os.environ).catalogue_address or last_catalogue(folder)
 
 
-def last_catalogue_path(folder: StoreFolder) -> Path:
-    """Return the path of the catalogue that a store was last started with: that inside it, unless told otherwise."""
+def last_catalogue(folder: StoreFolder) -> Address:
+    """Return where the catalogue is that a store was last started with: that inside it, unless told otherwise."""
     last = daemon.LastStart.recall(folder.path)
-    given = load_only(_NAMES, last.flags, last.variables).catalogue_path if last else None
+    given = load_only(_NAMES, last.flags, last.variables).catalogue_address if last else None
     return given or folder.catalogue_file
 
 
@@ -52,9 +53,9 @@ def open_catalogue(flags: Flags, folder: StoreFolder) -> Iterator[Catalogue]:
 
     Under a running daemon they are left as they are: an older one would not know the new ones.
     """
-    path = find_catalogue_path(flags, folder)
-    Catalogue.prepare(path, may_change=daemon.running(folder.path) is None)
-    catalogue = Catalogue(path, durable=True)
+    where = find_catalogue(flags, folder)
+    Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
+    catalogue = Catalogue(where, durable=True)
     try:
         yield catalogue
     finally:
@@ -97,7 +98,7 @@ def _user_name(user: int) -> str:
 
 
 @contextmanager
-def open_filestore(flags: Flags, folder: StoreFolder, catalogue: Path) -> Iterator[Filestore]:
+def open_filestore(flags: Flags, folder: StoreFolder, catalogue: Address) -> Iterator[Filestore]:
     """Open a store to add to it: as one more process beside a daemon's workers, or in its place. Raises StartError.
 
     Where no daemon runs none can start meanwhile: it would clear away what is under way.
@@ -126,10 +127,10 @@ def log_to_store(folder: StoreFolder) -> None:
     logs.configure("info", log_format, folder.log_file)
 
 
-def require_no_lost_catalogue(path: Path, folder: StoreFolder) -> None:
-    """Raise StartError where a daemon works on with a catalogue that was removed: it would not see a new one."""
-    if daemon.running(folder.path) is not None and not _has_tables(path):
-        raise StartError(f"{path} is gone, and the daemon does not know it yet: restart it, then try again")
+def require_no_lost_catalogue(where: Address, folder: StoreFolder) -> None:
+    """Raise StartError where a daemon works on with a file that was removed: it would not see a new one."""
+    if isinstance(where, Path) and daemon.running(folder.path) is not None and not _has_tables(where):
+        raise StartError(f"{where} is gone, and the daemon does not know it yet: restart it, then try again")
 
 
 def _has_tables(path: Path) -> bool:
@@ -146,11 +147,8 @@ def _has_tables(path: Path) -> bool:
 
 def change(catalogue: Catalogue, folder: StoreFolder, work: Callable[[Transaction], T]) -> T:
     """Do something inside a write transaction, on a full disk too: the store's reserve is given up for it."""
-    try:
-        with catalogue.transaction() as transaction:
-            return work(transaction)
-    except CatalogueFull:
-        pass
+    with suppress(CatalogueFull), catalogue.transaction() as transaction:
+        return work(transaction)
     folder.reserve_file.unlink(missing_ok=True)
     catalogue.reuse_wal()
     try:

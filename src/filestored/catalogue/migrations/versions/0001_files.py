@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from filestored.catalogue.columns import text
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -13,10 +15,10 @@ def upgrade() -> None:
     """Make the first two tables."""
     op.create_table(
         "files",
-        sa.Column("digest", sa.String(128), nullable=False),
-        sa.Column("owner", sa.String(255), nullable=False),
-        sa.Column("name", sa.Text, nullable=True),
-        sa.Column("media_type", sa.String(255), nullable=False),
+        sa.Column("digest", text(128), nullable=False),
+        sa.Column("owner", text(255), nullable=False),
+        sa.Column("name", text(), nullable=True),
+        sa.Column("media_type", text(255), nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=True),
@@ -24,7 +26,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "removals",
-        sa.Column("digest", sa.String(128), nullable=False),
+        sa.Column("digest", text(128), nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_removals"),
     )
 

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
+from filestored.catalogue.columns import row_number, text
 from filestored.catalogue.records import folded
 
 revision = "0002"
@@ -15,22 +16,27 @@ _COLUMNS = ("digest", "owner", "name", "media_type", "size", "created_at", "expi
 
 def upgrade() -> None:
     """Give each file a number and a folded name, and count what there is."""
-    op.rename_table("files", "old_files")
-    _create_files()
-    _copy_files()
-    op.drop_table("old_files")
+    if op.get_bind().dialect.name == "sqlite":
+        op.rename_table("files", "old_files")
+        _create_files()
+        _copy_files()
+        op.drop_table("old_files")
+    else:
+        # only SQLite has catalogues of the first version: others begin with empty tables
+        op.drop_table("files")
+        _create_files()
     for column in ("created_at", "folded_name", "size"):
-        op.create_index(f"ix_files_owner_{column}", "files", ["owner", column])
-        op.create_index(f"ix_files_{column}", "files", [column])
+        _create_index(column)
+        _create_index("owner", column)
     has_end = sa.text("expires_at IS NOT NULL")
     op.create_index("ix_files_expires_at", "files", ["expires_at"], sqlite_where=has_end, postgresql_where=has_end)
     _create_counts()
     op.create_table(
         "tokens",
-        sa.Column("id", sa.String(32), nullable=False),
-        sa.Column("name", sa.String(64), nullable=False),
-        sa.Column("secret_hash", sa.String(64), nullable=False),
-        sa.Column("permissions", sa.String(64), nullable=False),
+        sa.Column("id", text(32), nullable=False),
+        sa.Column("name", text(64), nullable=False),
+        sa.Column("secret_hash", text(64), nullable=False),
+        sa.Column("permissions", text(64), nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=True),
         sa.Column("quota", sa.BigInteger, nullable=True),
@@ -39,21 +45,28 @@ def upgrade() -> None:
     )
     op.create_table(
         "notes",
-        sa.Column("name", sa.String(64), nullable=False),
-        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("name", text(64), nullable=False),
+        sa.Column("value", text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_notes"),
     )
+
+
+def _create_index(*columns: str) -> None:
+    # SQLite's have the id of the row at their end without being told
+    if op.get_bind().dialect.name != "sqlite":
+        columns = (*columns, "id")
+    op.create_index(f"ix_files_{'_'.join(columns)}", "files", columns)
 
 
 def _create_files() -> None:
     op.create_table(
         "files",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
-        sa.Column("digest", sa.String(128), nullable=False),
-        sa.Column("owner", sa.String(255), nullable=False),
-        sa.Column("name", sa.Text, nullable=True),
-        sa.Column("folded_name", sa.Text, nullable=False),
-        sa.Column("media_type", sa.String(255), nullable=False),
+        sa.Column("id", row_number(), nullable=False),
+        sa.Column("digest", text(128), nullable=False),
+        sa.Column("owner", text(255), nullable=False),
+        sa.Column("name", text(), nullable=True),
+        sa.Column("folded_name", text(), nullable=False),
+        sa.Column("media_type", text(255), nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=True),
@@ -63,11 +76,7 @@ def _create_files() -> None:
 
 
 def _copy_files() -> None:
-    connection = op.get_bind()
-    # only SQLite has catalogues of the first version: others begin with empty tables
-    if connection.dialect.name != "sqlite":
-        return
-    driver = connection.connection.driver_connection
+    driver = op.get_bind().connection.driver_connection
     assert driver is not None
     driver.create_function("folded", 1, folded, deterministic=True)
     columns = ", ".join(_COLUMNS)
@@ -80,7 +89,7 @@ def _copy_files() -> None:
 def _create_counts() -> None:
     op.create_table(
         "usage",
-        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("owner", text(255), nullable=False),
         sa.Column("files", sa.BigInteger, nullable=False),
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("owner", name="pk_usage"),

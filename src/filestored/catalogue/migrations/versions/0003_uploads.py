@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from filestored.catalogue.columns import text
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -13,14 +15,14 @@ def upgrade() -> None:
     """Make room for uploads under way."""
     op.create_table(
         "uploads",
-        sa.Column("id", sa.String(32), nullable=False),
-        sa.Column("owner", sa.String(255), nullable=False),
-        sa.Column("details", sa.Text, nullable=False),
-        sa.Column("concat", sa.Text, nullable=True),
+        sa.Column("id", text(32), nullable=False),
+        sa.Column("owner", text(255), nullable=False),
+        sa.Column("details", text(), nullable=False),
+        sa.Column("concat", text(), nullable=True),
         sa.Column("length", sa.BigInteger, nullable=True),
         sa.Column("flushed", sa.BigInteger, nullable=False),
-        sa.Column("digest", sa.String(128), nullable=True),
-        sa.Column("joined_as", sa.String(32), nullable=True),
+        sa.Column("digest", text(128), nullable=True),
+        sa.Column("joined_as", text(32), nullable=True),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_uploads"),

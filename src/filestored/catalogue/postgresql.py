@@ -1,0 +1,364 @@
+"""The catalogue in a PostgreSQL database: connections, transactions, locks.
+
+What SQLite's one writer is to a file, advisory locks are here: a write transaction holds those of the names it is about
+(digests, uploads, owners), all taken at once and in one order, so that transactions about other names go on beside it.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from filestored.catalogue import schema
+from filestored.catalogue.address import PostgresAddress
+from filestored.catalogue.connecting import ANSWER_SECONDS, NoAnswer, PostgresConnection, Reach, connect, explained
+from filestored.catalogue.database import Row
+from filestored.catalogue.statements import Prepared
+from filestored.errors import CatalogueBusy, CatalogueConflict, CatalogueError, CatalogueUnavailable, StartError
+
+READERS = 4
+"""How many connections a process reads by, at most; it has one more for its write transactions."""
+
+SLOTS = 16
+"""How many rows of ``totals`` the processes share, so that they seldom wait for each other's."""
+
+MANY_NAMES = 1000
+"""For more names than these a transaction is alone: each takes a place in the server's table of locks."""
+
+_OLDEST_VERSION = 14
+_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
+_OUTCOME_SECONDS = 10.0
+_OUTCOME_LOOKED_AT_EVERY_SECONDS = 0.1
+_TRIES = READERS + 2
+
+
+def _key(name: str) -> int:
+    """Return the advisory lock of a name: 64 bits, which hardly any other program's are."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"filestored").digest()
+    return int.from_bytes(digest, signed=True)
+
+
+_EVERYTHING = _key("everything")
+_MIGRATION = _key("migration")
+
+
+class PostgresSession:
+    """One connection. See Session, WriteSession."""
+
+    def __init__(self, connection: PostgresConnection) -> None:
+        self.connection = connection
+        self.transaction_id = ""
+        """What the server calls the write transaction that runs."""
+        self.slot = 1 + os.getpid() % SLOTS
+
+    def all(self, statement: Prepared, **values: object) -> list[Row]:
+        """See Session."""
+        try:
+            return self._run(statement, values).fetchall()
+        except (psycopg.DataError, UnicodeEncodeError):
+            if _can_be_kept(values):
+                raise
+            # what cannot be kept is not there
+            return []
+
+    def one(self, statement: Prepared, **values: object) -> Row | None:
+        """See Session."""
+        rows = self.all(statement, **values)
+        return rows[0] if rows else None
+
+    def change(self, statement: Prepared, **values: object) -> int:
+        """See Session."""
+        return self._run(statement, values).rowcount
+
+    def _run(self, statement: Prepared, values: dict[str, object]) -> psycopg.Cursor[Row]:
+        compiled = statement.postgresql
+        return self.connection.execute(compiled.text, values | compiled.constants)
+
+    def lock_now(self, names: Iterable[str]) -> list[str]:
+        """See WriteSession."""
+        by_key = {_key(name): name for name in list(names)[:MANY_NAMES]}
+        if not by_key:
+            return []
+        rows = self.connection.execute(
+            "SELECT key FROM unnest(%s::bigint[]) AS key WHERE pg_try_advisory_xact_lock(key)", [list(by_key)]
+        )
+        return [by_key[key] for (key,) in rows]
+
+
+class _Reads:
+    """What reads: each statement by a connection of the pool, and once more where that was lost meanwhile."""
+
+    def __init__(self, database: "PostgresDatabase") -> None:
+        self._database = database
+
+    def all(self, statement: Prepared, **values: object) -> list[Row]:
+        """See Session."""
+        for tries_left in reversed(range(_TRIES)):
+            with self._database.borrowed() as session:
+                try:
+                    return session.all(statement, **values)
+                except psycopg.Error as error:
+                    # the server was started anew since it was used last, and so all others of the pool may be lost
+                    if not _is_lost(session.connection, error) or not tries_left:
+                        raise self._database.explained(error) from error
+        raise AssertionError
+
+    def one(self, statement: Prepared, **values: object) -> Row | None:
+        """See Session."""
+        rows = self.all(statement, **values)
+        return rows[0] if rows else None
+
+    def change(self, statement: Prepared, **values: object) -> int:
+        """See Session: nothing is changed outside a transaction."""
+        raise NotImplementedError
+
+
+class PostgresDatabase:
+    """A PostgreSQL database. See Database. It connects when it is used first."""
+
+    def __init__(self, address: PostgresAddress, *, durable: bool) -> None:
+        """``durable`` commits survive a power cut of the server's machine."""
+        self._address = address
+        self._durable = durable
+        self._reach = Reach(address)
+        # what is lent longest ago may be closed by whatever lies between: the others are used first
+        self._pool = QueuePool(
+            self._connect,  # type: ignore[arg-type]
+            pool_size=READERS, max_overflow=0, timeout=ANSWER_SECONDS, use_lifo=True, reset_on_return=None,
+        )  # fmt: skip
+        self._writer: PostgresConnection | None = None
+        self.reads = _Reads(self)
+        """See Database."""
+
+    def _connect(self) -> PostgresConnection:
+        return self._reach.connected(lambda: connect(self._address, durable=self._durable))
+
+    def explained(self, error: psycopg.Error) -> CatalogueError:
+        """Turn what psycopg raises into the catalogue's own; take note of a server that is silent."""
+        if isinstance(error, NoAnswer):
+            self._reach.note_silence()
+        return explained(error)
+
+    def close(self) -> None:
+        """See Database."""
+        if self._writer is not None:
+            self._writer.close()
+        self._pool.dispose()
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[PostgresSession]:
+        """Borrow a connection of the pool; one that is closed by the end is not given back."""
+        lent = self._borrow()
+        connection = cast(PostgresConnection, lent.dbapi_connection)
+        try:
+            yield PostgresSession(connection)
+        finally:
+            if connection.closed:
+                lent.invalidate()
+            lent.close()
+
+    def _borrow(self) -> PoolProxiedConnection:
+        try:
+            return self._pool.connect()
+        except sa.exc.TimeoutError as error:
+            raise CatalogueBusy("all connections to the database are in use") from error
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[PostgresSession]:
+        """See Database."""
+        with self.borrowed() as session, _explaining():
+            connection = session.connection
+            connection.patience = None
+            try:
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0")
+                yield session
+            finally:
+                connection.patience = ANSWER_SECONDS
+                _end(connection)
+
+    @contextlib.contextmanager
+    def transaction(self, names: Iterable[str], *, flushed: bool, alone: bool) -> Iterator[PostgresSession]:
+        """See Database."""
+        session = self._begin(_beginning(set(names), flushed=flushed, alone=alone))
+        connection = session.connection
+        connection.patience = None if alone else ANSWER_SECONDS
+        try:
+            with _explaining(connection):
+                yield session
+            self._commit(session)
+        finally:
+            connection.patience = ANSWER_SECONDS
+            _end(connection)
+
+    def _begin(self, beginning: str) -> PostgresSession:
+        """Begin a transaction, and once more where the connection was lost since it was used last."""
+        is_new = self._writer is None or self._writer.closed
+        for tries_left in (1, 0):
+            if self._writer is None or self._writer.closed:
+                self._writer = self._connect()
+            session = PostgresSession(self._writer)
+            try:
+                cursor = self._writer.execute(beginning, prepare=False)
+                while cursor.nextset():
+                    pass
+                ((session.transaction_id,),) = cursor.fetchall()
+                return session
+            except psycopg.Error as error:
+                is_lost = _is_lost(self._writer, error)
+                _end(self._writer)
+                if not is_lost or is_new or not tries_left:
+                    raise self.explained(error) from error
+        raise AssertionError
+
+    def _commit(self, session: PostgresSession) -> None:
+        try:
+            cursor = session.connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if not session.connection.closed:
+                raise explained(error) from error
+            self._settle(session.transaction_id, explained(error).reason)
+            return
+        if cursor.statusmessage != "COMMIT":
+            raise CatalogueError("a transaction was undone in which something had failed")
+
+    def _settle(self, transaction_id: str, reason: str) -> None:
+        """Find out whether a transaction was committed that broke off while it was.
+
+        Raises CatalogueConflict where it was not, CatalogueUnavailable where nobody knows.
+        """
+        deadline = time.monotonic() + _OUTCOME_SECONDS
+        while time.monotonic() < deadline:
+            match self._outcome(transaction_id):
+                case "committed":
+                    return
+                case "aborted":
+                    raise CatalogueConflict(reason)
+                case "in progress":
+                    time.sleep(_OUTCOME_LOOKED_AT_EVERY_SECONDS)
+                case _:
+                    break
+        raise CatalogueUnavailable(f"whether the last change was kept is not known: {reason}")
+
+    def _outcome(self, transaction_id: str) -> str | None:
+        self._writer = self._connect()
+        try:
+            row = self._writer.execute("SELECT pg_xact_status(%s::text::xid8)", [transaction_id]).fetchone()
+        except psycopg.Error:
+            # another server, perhaps, that has never heard of it
+            return "in progress" if self._writer.closed else None
+        return row[0] if row else None
+
+    def limit_log(self) -> None:
+        """See Database: the server looks after its own."""
+
+    def give_back_log(self) -> bool:
+        """See Database."""
+        return False
+
+    def is_log_worth_giving_back(self) -> bool:
+        """See Database."""
+        return False
+
+    def reuse_log(self) -> None:
+        """See Database."""
+
+
+def _beginning(names: set[str], *, flushed: bool, alone: bool) -> str:
+    """Return the statements that begin a write transaction, sent in one go; the last gives its id."""
+    steps = ["BEGIN"]
+    if not flushed:
+        steps.append("SET LOCAL synchronous_commit = off")
+    if alone or len(names) > MANY_NAMES:
+        # it has to wait for all that run
+        steps.append("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        steps.append(f"SELECT pg_advisory_xact_lock({_EVERYTHING})")
+    else:
+        steps.append(f"SELECT pg_advisory_xact_lock_shared({_EVERYTHING})")
+        # in one order for all, so that two never wait for each other
+        keys = ",".join(str(key) for key in sorted(map(_key, names)))
+        if keys:
+            steps.append(f"SELECT pg_advisory_xact_lock(key) FROM unnest(ARRAY[{keys}]::bigint[]) AS key")  # noqa: S608
+    steps.append("SELECT pg_current_xact_id()::text")
+    return "; ".join(steps)
+
+
+@contextlib.contextmanager
+def _explaining(connection: PostgresConnection | None = None) -> Iterator[None]:
+    """Turn what psycopg raises in a block into the catalogue's own errors.
+
+    With a connection that was lost before anything was committed, what was done may be done again.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if connection is not None and _is_lost(connection, error):
+            raise CatalogueConflict(explained(error).reason) from error
+        raise explained(error) from error
+    except UnicodeEncodeError as error:
+        raise CatalogueError(f"a text cannot be written: {error}") from error
+
+
+def _is_lost(connection: PostgresConnection, error: psycopg.Error) -> bool:
+    """Tell whether a connection is no more, for another reason than that the server is silent."""
+    return connection.closed and not isinstance(error, NoAnswer)
+
+
+def _end(connection: PostgresConnection) -> None:
+    """Undo a transaction that is not over; close the connection where that cannot be done."""
+    if connection.closed or connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        return
+    try:
+        connection.execute("ROLLBACK")
+    except psycopg.Error:
+        connection.close()
+
+
+def _can_be_kept(values: dict[str, object]) -> bool:
+    """Tell whether PostgreSQL can hold all texts: no NUL, no halves of surrogate pairs."""
+    return not any(_NOT_KEPT.search(value) for value in values.values() if isinstance(value, str))
+
+
+def prepare(address: PostgresAddress, *, may_change: bool) -> None:
+    """See ``Catalogue.prepare``. Programs that start together do it one after the other."""
+    try:
+        with contextlib.closing(connect(address, durable=True)) as connection:
+            _require_usable(connection)
+            # another program may be at a migration, however long that takes
+            connection.patience = None
+            connection.autocommit = False
+            _upgrade(connection, str(address), may_change=may_change)
+    except (psycopg.Error, DBAPIError, UnicodeError) as error:
+        raise StartError(f"the catalogue {address} cannot be used: {_reason(error)}") from None
+    except CatalogueError as error:
+        raise StartError(f"the catalogue {address} cannot be used: {error.reason}") from None
+
+
+def _reason(error: Exception) -> str:
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join((explained(origin).reason if isinstance(origin, psycopg.Error) else str(origin)).split())
+
+
+def _require_usable(connection: PostgresConnection) -> None:
+    info = connection.info
+    if info.server_version < _OLDEST_VERSION * 10_000:
+        version = info.server_version // 10_000
+        raise CatalogueError(f"the server is PostgreSQL {version}; it must be {_OLDEST_VERSION} or newer")
+    encoding = info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise CatalogueError(f"the encoding of the database is {encoding}; it must be UTF8")
+
+
+def _upgrade(connection: PostgresConnection, shown_as: str, *, may_change: bool) -> None:
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=sa.pool.StaticPool)
+    with engine.begin() as transaction:
+        transaction.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        transaction.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION})")
+        schema.upgrade(transaction, shown_as, may_change=may_change)
