@@ -131,11 +131,17 @@ def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
 
 
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One daemon with two workers for all tests of a session that leave its settings alone."""
-    running = Daemon(tmp_path_factory.mktemp("shared") / "store", "--workers", "2").start()
-    yield running
-    assert running.stop() == 0, running.read_log()
+def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon with two workers for all tests of a session that leave its settings alone.
+
+    Its catalogue is in PostgreSQL where ``TEST_CATALOGUE=postgresql`` says so.
+    """
+    flags = ["--workers", "2"]
+    if os.environ.get("TEST_CATALOGUE") == "postgresql":
+        flags += ["--catalogue", Database(request.getfixturevalue("postgres")).url]
+    shared = Daemon(tmp_path_factory.mktemp("shared") / "store", *flags).start()
+    yield shared
+    assert shared.stop() == 0, shared.read_log()
 
 
 @pytest.fixture
