@@ -8,15 +8,17 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from filestored import recovery
 from filestored.access import ALL, Permission, Principal
 from filestored.blobs.layout import StoreFolder
+from filestored.catalogue.address import Address
 from filestored.catalogue.records import KEPT, NOBODY, FileChange, FileRecord, Wish, now_milliseconds
 from filestored.digest import Algorithm, Digest
 from filestored.errors import NotFound
 from filestored.filestore import Filestore
+from tests.postgres import Database, PostgresServer
 
 USER = Permission.READ | Permission.WRITE | Permission.DELETE
 OWNERS = {name: Principal(name, USER) for name in ("anna", "boris", "clara")}
@@ -43,11 +45,16 @@ class Owners(RuleBasedStateMachine):
         self.kept: dict[Digest, set[str]] = {digest_of(body): set() for body in BODIES}
         self.unclaimed: set[Digest] = set()
         self.stores: list[Filestore] = []
+        self.where = self.make_catalogue()
         self._open_stores()
 
+    def make_catalogue(self) -> Address | None:
+        """Return where the catalogue is to be; None for inside the store."""
+        return None
+
     def _open_stores(self) -> None:
-        recovery.prepare(self.folder, None)
-        self.stores = [Filestore(self.folder, None, durable=False) for _ in range(2)]
+        recovery.prepare(self.folder, self.where)
+        self.stores = [Filestore(self.folder, self.where, durable=False) for _ in range(2)]
 
     def run(self, work: Any) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(work, 20))
@@ -166,3 +173,21 @@ Owners.TestCase.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestOwners = Owners.TestCase
+
+
+def test_owners_of_a_catalogue_in_postgresql(postgres: PostgresServer) -> None:
+    class OwnersOnPostgresql(Owners):
+        def make_catalogue(self) -> Address | None:
+            self.database = Database(postgres)
+            return self.database.address
+
+        def teardown(self) -> None:
+            super().teardown()
+            self.database.drop()
+
+    run_state_machine_as_test(
+        OwnersOnPostgresql,
+        settings=settings(
+            max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

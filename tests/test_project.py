@@ -53,6 +53,18 @@ def test_both_readmes_show_the_same_commands_under_as_many_headings() -> None:
     assert len(re.findall(r"^#+ ", english, re.MULTILINE)) == len(re.findall(r"^#+ ", russian, re.MULTILINE))
 
 
+def test_nothing_outside_the_catalogue_knows_which_databases_there_are() -> None:
+    sources = ROOT / "src" / "filestored"
+    # these have files of their own that have nothing to do with the catalogue
+    allowed = {"copying/ledger.py", "importing/report.py"}
+    knowing = {
+        path.relative_to(sources).as_posix()
+        for path in sources.rglob("*.py")
+        if re.search(r"^\s*(import|from) (sqlite3|psycopg|sqlalchemy|alembic)\b", path.read_text(), re.MULTILINE)
+    }
+    assert {path for path in knowing if not path.startswith("catalogue/")} == allowed
+
+
 def test_imports_point_one_way() -> None:
     subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache"],

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from loguru import logger
 
@@ -19,6 +20,9 @@ from filestored.shared import Shared
 from filestored.signing import KEY_NOTE, new_key
 from filestored.staging import Staging
 from filestored.unfinished import UnfinishedFolder
+
+STORE_NOTE = "store"
+"""The name of the note that says to which store a catalogue belongs."""
 
 
 def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]:
@@ -37,6 +41,7 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
         Catalogue.prepare(catalogue or folder.catalogue_file)
     try:
         with _recovering(folder, catalogue) as (blobs, rows):
+            claim(folder, catalogue or folder.catalogue_file, rows)
             if rows.note(KEY_NOTE) is None:
                 with rows.transaction() as transaction:
                     transaction.add_note(KEY_NOTE, new_key())
@@ -59,6 +64,24 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
     if removed:
         logger.info("{} unfinished uploads of an earlier run were removed", removed)
     return tokens
+
+
+def claim(folder: StoreFolder, where: Address, rows: Catalogue) -> None:
+    """See that a database is this store's own: what another keeps is not for this one to remove.
+
+    Nobody has to with a file: it is this machine's, and as a rule the store's. Raises StartError, OSError.
+    """
+    if isinstance(where, Path):
+        return
+    own = folder.identity()
+    if rows.note(STORE_NOTE) is None:
+        with rows.transaction() as transaction:
+            transaction.add_note(STORE_NOTE, own)
+    if rows.note(STORE_NOTE) != own:
+        raise StartError(
+            f"the catalogue {where} belongs to another store than {folder.path}: name a database of its own with "
+            "--catalogue; docs/operations.md says what to do where it is the same store, restored"
+        )
 
 
 def _give_up_reserve(folder: StoreFolder) -> bool:

@@ -148,6 +148,19 @@ def test_a_schema_of_a_newer_program_and_a_user_without_rights_are_one_line_at_s
     assert "newer version" in ended.errors
 
 
+def test_a_database_that_belongs_to_another_store_is_refused(
+    database: Database, store: Path, tmp_path: Path, run: Run
+) -> None:
+    assert run("gc", "--store", store, "--catalogue", database.url).status == 1
+    make = ("token", "create", "anna", "--permissions", "read", "--catalogue", database.url)
+    assert run(*make, "--store", store).status == 0
+    for words in (make, ("run", "--port", "0", "--catalogue", database.url)):
+        ended = run(*words, "--store", tmp_path / "another")
+        assert (ended.status, len(ended.errors.splitlines())) == (1, 1)
+        assert f"belongs to another store than {tmp_path / 'another'}" in ended.errors
+    assert run("token", "list", "--store", store, "--catalogue", database.url).status == 0
+
+
 @pytest.fixture
 def daemon_on(database: Database, start_daemon: StartDaemon, store: Path) -> Daemon:
     return start_daemon("--workers", "1", store=store, env={"FILESTORED_CATALOGUE": database.url})

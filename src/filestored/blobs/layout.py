@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -84,6 +85,19 @@ class StoreFolder:
     def quarantine(self) -> Path:
         """Where blobs lie whose bytes are not their digest."""
         return self.private / "quarantine"
+
+    def identity(self) -> str:
+        """Return what tells this store from all others, made when it is asked for first. Raises OSError."""
+        path = self.private / "store-id"
+        try:
+            with path.open("x", encoding="ascii") as file:
+                file.write(f"{secrets.token_hex(16)}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            flush_folder(self.private)
+        except FileExistsError:
+            pass
+        return path.read_text(encoding="ascii").strip()
 
     def algorithms(self) -> list[Algorithm]:
         """Return the algorithms that the store's mark says its blobs are named by. Raises StartError, OSError."""

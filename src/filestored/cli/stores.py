@@ -16,7 +16,7 @@ from filestored.cli.options import setting_options
 from filestored.committer import keep_reserve
 from filestored.errors import CatalogueFull, CatalogueMissing, StartError
 from filestored.filestore import Filestore
-from filestored.recovery import prepare
+from filestored.recovery import claim, prepare
 from filestored.settings import load_only
 
 T = TypeVar("T")
@@ -57,6 +57,7 @@ def open_catalogue(flags: Flags, folder: StoreFolder) -> Iterator[Catalogue]:
     Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
     catalogue = Catalogue(where, durable=True)
     try:
+        claim(folder, where, catalogue)
         yield catalogue
     finally:
         catalogue.close()
