@@ -271,12 +271,12 @@ def test_what_no_name_can_have_is_not_there(catalogue: Catalogue) -> None:
 def test_an_error_of_the_database_is_the_catalogues_own(address: Address, catalogue: Catalogue) -> None:
     engine = engine_of(address)
     with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE notes"))
+        connection.execute(sa.text("DROP TABLE removals"))
     engine.dispose()
     with pytest.raises(CatalogueMissing):
-        catalogue.note("x")
+        catalogue.is_going(DIGEST)
     with pytest.raises(CatalogueMissing), catalogue.transaction() as transaction:
-        transaction.set_note("x", "y")
+        transaction.add_removal(DIGEST)
     with catalogue.transaction([DIGEST]) as transaction:
         transaction.insert(record(), is_first=True)
     with pytest.raises(CatalogueError), catalogue.transaction([DIGEST]) as transaction:

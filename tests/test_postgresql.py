@@ -154,6 +154,33 @@ def test_a_commit_whose_answer_never_came_is_looked_up(prepared: Database, is_an
         catalogue.close()
 
 
+def test_a_commit_is_not_taken_for_that_of_another_with_the_same_number(
+    prepared: Database, catalogue: Catalogue
+) -> None:
+    """As it is after a crash, which may give the number of a transaction that was lost to the next one."""
+    database = catalogue._database
+    assert isinstance(database, PostgresDatabase)
+    with catalogue.transaction() as transaction:
+        transaction.set_note("x", "y")
+        number = transaction._session.transaction_id  # type: ignore[attr-defined]
+    ((word,),) = prepared.execute("SELECT value FROM notes WHERE name = %s", database._word)
+    assert word.startswith(f"{number} ")
+    assert database._outcome(number, word) == "committed"
+    assert database._outcome(number, f"{number} another") == "aborted"
+    assert database._outcome(str(int(number) + 1000), word) is None
+
+
+def test_words_of_commits_do_not_pile_up(prepared: Database) -> None:
+    for _ in range(3):
+        catalogue = Catalogue(prepared.address, durable=True)
+        with catalogue.transaction() as transaction:
+            transaction.set_note("x", "y")
+        catalogue.close()
+    prepared.execute("INSERT INTO notes VALUES ('commit abc', '77 1000'), ('commit def', %s)", f"78 {time.time_ns()}")
+    Catalogue.prepare(prepared.address)
+    assert prepared.execute("SELECT name FROM notes ORDER BY name") == [("commit def",), ("x",)]
+
+
 def test_a_transaction_that_loses_its_connection_half_way_may_be_done_again(prepared: Database) -> None:
     with network(prepared.url, Cut(b"INSERT INTO files", is_answered=True)) as address:
         catalogue = Catalogue(address, durable=True)

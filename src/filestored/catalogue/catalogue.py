@@ -80,6 +80,10 @@ class Catalogue:
             totals = [session.one(statement) for statement in (statements.TOTALS, statements.COUNTED_TOTALS)]
         return known == counted and totals[0] == totals[1]
 
+    def has_expired(self, now: int) -> bool:
+        """Tell whether there is any file that has ended at ``now`` (milliseconds since 1970)."""
+        return self._database.reads.one(statements.EXPIRED, now=now, limit=1) is not None
+
     def live_digests(self, start: str, stop: str, now: int) -> dict[Digest, int]:
         """Return the digests from ``start`` up to ``stop`` that files name, and the size of each in bytes."""
         rows = self._database.reads.all(statements.DIGESTS, start=start, stop=stop, now=now)

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from typing import cast
@@ -33,7 +34,11 @@ SLOTS = 16
 MANY_NAMES = 1000
 """For more names than these a transaction is alone: each takes a place in the server's table of locks."""
 
+COMMIT_NOTE = "commit"
+"""What the names of the notes begin with in which each process leaves word of its last commit."""
+
 _OLDEST_VERSION = 14
+_OLD_WORDS_NANOSECONDS = 86_400 * 10**9
 _NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 _OUTCOME_SECONDS = 10.0
 _OUTCOME_LOOKED_AT_EVERY_SECONDS = 0.1
@@ -135,6 +140,7 @@ class PostgresDatabase:
             pool_size=READERS, max_overflow=0, timeout=ANSWER_SECONDS, use_lifo=True, reset_on_return=None,
         )  # fmt: skip
         self._writer: PostgresConnection | None = None
+        self._word = f"{COMMIT_NOTE} {secrets.token_hex(8)}"
         self.reads = _Reads(self)
         """See Database."""
 
@@ -150,6 +156,8 @@ class PostgresDatabase:
     def close(self) -> None:
         """See Database."""
         if self._writer is not None:
+            with contextlib.suppress(psycopg.Error):
+                self._writer.execute("DELETE FROM notes WHERE name = %s", [self._word])
             self._writer.close()
         self._pool.dispose()
 
@@ -198,45 +206,59 @@ class PostgresDatabase:
             connection.patience = ANSWER_SECONDS
             _end(connection)
 
+    def _writing(self) -> PostgresConnection:
+        """Return the connection that writes, a new one where it was lost."""
+        if self._writer is None or self._writer.closed:
+            self._writer = self._connect()
+        return self._writer
+
     def _begin(self, beginning: str) -> PostgresSession:
         """Begin a transaction, and once more where the connection was lost since it was used last."""
-        is_new = self._writer is None or self._writer.closed
         for tries_left in (1, 0):
-            if self._writer is None or self._writer.closed:
-                self._writer = self._connect()
-            session = PostgresSession(self._writer)
+            writer = self._writing()
+            session = PostgresSession(writer)
             try:
-                cursor = self._writer.execute(beginning, prepare=False)
+                cursor = writer.execute(beginning, prepare=False)
                 while cursor.nextset():
                     pass
                 ((session.transaction_id,),) = cursor.fetchall()
                 return session
             except psycopg.Error as error:
-                is_lost = _is_lost(self._writer, error)
-                _end(self._writer)
-                if not is_lost or is_new or not tries_left:
+                is_lost = _is_lost(writer, error)
+                _end(writer)
+                if not is_lost:
                     raise self.explained(error) from error
+                if not tries_left:
+                    raise CatalogueConflict(explained(error).reason) from error
         raise AssertionError
 
     def _commit(self, session: PostgresSession) -> None:
+        """Commit, and leave word of it in the same transaction: for when the answer is lost."""
+        word = f"{session.transaction_id} {time.time_ns()}"
         try:
-            cursor = session.connection.execute("COMMIT")
+            cursor = session.connection.execute(
+                f"INSERT INTO notes (name, value) VALUES ('{self._word}', '{word}') "  # noqa: S608
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value; COMMIT",
+                prepare=False,
+            )
+            while cursor.nextset():
+                pass
         except psycopg.Error as error:
             if not session.connection.closed:
                 raise explained(error) from error
-            self._settle(session.transaction_id, explained(error).reason)
+            self._settle(session.transaction_id, word, explained(error).reason)
             return
         if cursor.statusmessage != "COMMIT":
             raise CatalogueError("a transaction was undone in which something had failed")
 
-    def _settle(self, transaction_id: str, reason: str) -> None:
+    def _settle(self, transaction_id: str, word: str, reason: str) -> None:
         """Find out whether a transaction was committed that broke off while it was.
 
         Raises CatalogueConflict where it was not, CatalogueUnavailable where nobody knows.
         """
         deadline = time.monotonic() + _OUTCOME_SECONDS
         while time.monotonic() < deadline:
-            match self._outcome(transaction_id):
+            match self._outcome(transaction_id, word):
                 case "committed":
                     return
                 case "aborted":
@@ -247,14 +269,20 @@ class PostgresDatabase:
                     break
         raise CatalogueUnavailable(f"whether the last change was kept is not known: {reason}")
 
-    def _outcome(self, transaction_id: str) -> str | None:
-        self._writer = self._connect()
+    def _outcome(self, transaction_id: str, word: str) -> str | None:
+        """Return what has become of a transaction: "committed", "aborted", "in progress"; None for nobody knows."""
+        writer = self._writing()
         try:
-            row = self._writer.execute("SELECT pg_xact_status(%s::text::xid8)", [transaction_id]).fetchone()
+            row = writer.execute("SELECT pg_xact_status(%s::text::xid8)", [transaction_id]).fetchone()
+            status: str | None = row[0] if row else None
+            if status == "committed":
+                # a server that has crashed gives the ids once more that it had not written down: it may be another's
+                row = writer.execute("SELECT value FROM notes WHERE name = %s", [self._word]).fetchone()
+                return "committed" if row == (word,) else "aborted"
         except psycopg.Error:
             # another server, perhaps, that has never heard of it
-            return "in progress" if self._writer.closed else None
-        return row[0] if row else None
+            return "in progress" if writer.closed else None
+        return status
 
     def limit_log(self) -> None:
         """See Database: the server looks after its own."""
@@ -362,3 +390,8 @@ def _upgrade(connection: PostgresConnection, shown_as: str, *, may_change: bool)
         transaction.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         transaction.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION})")
         schema.upgrade(transaction, shown_as, may_change=may_change)
+        # the words of processes that were killed
+        transaction.exec_driver_sql(
+            "DELETE FROM notes WHERE starts_with(name, %s) AND split_part(value, ' ', 2)::bigint < %s",
+            (f"{COMMIT_NOTE} ", time.time_ns() - _OLD_WORDS_NANOSECONDS),
+        )
