@@ -164,7 +164,7 @@ def test_every_library_of_an_extra_is_known_by_the_name_it_is_imported_by() -> N
     listed = PROJECT["project"]["optional-dependencies"]
     requirements = {line for extra in listed if extra != "all" for line in listed[extra]}
     # the last one's files are looked up, it is never imported
-    names = {canonicalize_name(re.split("[<>=]", line)[0]) for line in requirements} - {"swagger-ui-py"}
+    names = {canonicalize_name(re.split(r"[\[<>=]", line)[0]) for line in requirements} - {"swagger-ui-py"}
     modules = packages_distributions()
     for name in names:
         own = [module for module, of in modules.items() if name in map(canonicalize_name, of)]
