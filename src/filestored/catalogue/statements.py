@@ -176,7 +176,7 @@ REMOVE_TOKEN = Prepared(sa.delete(tokens).where(tokens.c.name == _name))
 
 _UPLOAD = (
     uploads.c.id, uploads.c.owner, uploads.c.details, uploads.c.concat, uploads.c.length, uploads.c.flushed,
-    uploads.c.digest, uploads.c.joined_as, uploads.c.created_at, uploads.c.expires_at,
+    uploads.c.digest, uploads.c.joined_as, uploads.c.created_at, uploads.c.expires_at, uploads.c.daemon,
 )  # fmt: skip
 _upload: sa.BindParameter[str] = sa.bindparam("id")
 FIND_UPLOAD = Prepared(sa.select(*_UPLOAD).where(uploads.c.id == _upload))
@@ -184,7 +184,7 @@ ADD_UPLOAD = _insert(uploads)
 CHANGE_UPLOAD = Prepared(
     sa.update(uploads)
     .where(uploads.c.id == _upload)
-    .values({name: sa.bindparam(name) for name in ("length", "flushed", "digest", "joined_as", "expires_at")})
+    .values({name: sa.bindparam(name) for name in ("length", "flushed", "digest", "joined_as", "expires_at", "daemon")})
 )
 REMOVE_UPLOAD = Prepared(sa.delete(uploads).where(uploads.c.id == _upload))
 ENDED_UPLOADS = Prepared(

@@ -47,8 +47,13 @@ removals = Table(
     "removals",
     schema,
     Column("digest", text(128), primary_key=True),
+    Column("sent_at", BigInteger, nullable=True),
 )
-"""Blobs whose removal is decided and committed, but perhaps not yet carried out: settled at once, or at start."""
+"""Blobs whose removal is decided and committed, but perhaps not yet carried out: settled at once, or at start.
+
+``sent_at`` is set (milliseconds since 1970) before a bucket is asked to remove one: from then on that may happen at any
+moment, even after the one who asked has died.
+"""
 
 usage = Table(
     "usage",
@@ -95,9 +100,13 @@ uploads = Table(
     Column("joined_as", text(32), nullable=True),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    Column("daemon", text(32), nullable=True),
     Index(None, "expires_at"),
 )
-"""Resumable uploads: those under way, whose bytes lie in ``uploads/``, and for a while those that are complete."""
+"""Resumable uploads: those under way, and for a while those that are complete.
+
+The bytes lie in ``uploads/`` of the daemon named by ``daemon``, or of the only one where that is not set.
+"""
 
 IS_UNDER_WAY = and_(uploads.c.digest.is_(None), uploads.c.joined_as.is_(None))
 """What tells the first from the others."""
@@ -111,3 +120,21 @@ notes = Table(
     Column("value", text(), nullable=False),
 )
 """What the program remembers besides: the key that signs links, how far scrubbing has come."""
+
+daemons = Table(
+    "daemons",
+    schema,
+    Column("id", text(32), primary_key=True),
+    Column("url", text(), nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+"""The daemons of a cluster: where the others reach each, and when it was last heard of (database's clock, ms)."""
+
+leases = Table(
+    "leases",
+    schema,
+    Column("name", text(64), primary_key=True),
+    Column("holder", text(64), nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""What only one daemon of a cluster does at a time, who does, and until when (database's clock, ms since 1970)."""

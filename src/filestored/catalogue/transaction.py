@@ -58,7 +58,7 @@ class Transaction:
 
     def add_removal(self, digest: Digest) -> None:
         """Decide that a blob is to go. Whoever carries it out looks again whether it is kept by then."""
-        self._session.change(statements.ADD_REMOVAL, digest=digest)
+        self._session.change(statements.ADD_REMOVAL, digest=digest, sent_at=None)
 
     def is_going(self, digest: Digest) -> bool:
         """Tell whether it is decided that a blob is to go."""
