@@ -126,8 +126,9 @@ class UploadRecord:
 
     ``details`` and ``concat`` are ``Upload-Metadata`` and ``Upload-Concat`` as the client sent them; ``length`` is None
     as long as the client has not said it; ``flushed`` is how many bytes survive a power cut, and so the offset to go on
-    from. ``digest`` names the file that came of it, ``joined_as`` the upload into which a part went. ``daemon`` is the id of
-    the one on whose disk the bytes are, None where there is but one. Sizes in bytes, times in milliseconds since 1970.
+    from. ``digest`` names the file that came of it, ``joined_as`` the upload into which a part went. ``daemon`` is the
+    id of the one whose disk has the bytes, None where there is but one. Sizes in bytes, times in
+    milliseconds since 1970.
     """
 
     id: str
