@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,9 +14,23 @@ import httpx
 import pytest
 
 from filestored.catalogue.address import Address
+from tests import s3 as s3_servers
 from tests.postgres import Database, PostgresServer, running
+from tests.s3 import Bucket, S3Server
 
 EVERYTHING = bool(os.environ.get("TEST_EVERYTHING"))
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C through to commands under test: a job in the background of a script would pass on that it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Let the threads of obstore end before the interpreter does, which they would abort now and then."""
+    if "obstore" in sys.modules:
+        time.sleep(0.5)
 
 
 def require_program(name: str) -> str:
@@ -25,6 +40,13 @@ def require_program(name: str) -> str:
         assert not EVERYTHING, f"{name} is not installed"
         pytest.skip(f"{name} is not installed")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a bucket, so that all of it can be run on another engine."""
+    for item in items:
+        if "s3" in getattr(item, "fixturenames", ()):
+            item.add_marker("bucket")
 
 
 class Daemon:
@@ -94,6 +116,11 @@ class Daemon:
             self.kill()
             raise
 
+    def wait(self, timeout: float = 60) -> int:
+        """Wait until it has ended by itself; return its exit status."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
     def kill(self) -> None:
         """End it at once, as a power cut would, all its processes."""
         if self._process is not None and self._process.poll() is None:
@@ -102,7 +129,9 @@ class Daemon:
             self._process.wait(10)
 
     def blob(self, digest: str) -> Path:
-        """Return where the blob lies."""
+        """Return where the blob lies. Leaves the test out where that is no place on the disk."""
+        if "--spool" in self.flags:
+            pytest.skip("its blobs lie in a bucket")
         return self.store / digest[:2] / digest
 
     def leftovers(self) -> list[str]:
@@ -134,12 +163,16 @@ def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
 def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon with two workers for all tests of a session that leave its settings alone.
 
-    Its catalogue is in PostgreSQL where ``TEST_CATALOGUE=postgresql`` says so.
+    Its catalogue is in PostgreSQL where ``TEST_CATALOGUE=postgresql`` says so, its blobs are in a bucket with
+    ``TEST_STORE=bucket``; what looks at them on the disk is left out then.
     """
-    flags = ["--workers", "2"]
+    store, flags, env = tmp_path_factory.mktemp("shared") / "store", ["--workers", "2"], {}
     if os.environ.get("TEST_CATALOGUE") == "postgresql":
         flags += ["--catalogue", Database(request.getfixturevalue("postgres")).url]
-    shared = Daemon(tmp_path_factory.mktemp("shared") / "store", *flags).start()
+    if os.environ.get("TEST_STORE") == "bucket":
+        made = Bucket(request.getfixturevalue("s3"))
+        flags, env = [*flags, "--store", made.url, "--spool", str(store)], made.env
+    shared = Daemon(store, *flags, env=env).start(timeout=60)
     yield shared
     assert shared.stop() == 0, shared.read_log()
 
@@ -170,6 +203,26 @@ def database(postgres: PostgresServer) -> Iterator[Database]:
 def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for one test that stops it."""
     with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """One S3 server for all tests of a session that only need a bucket: Swift, or Ceph with ``TEST_S3=ceph``."""
+    with s3_servers.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> Bucket:
+    """A bucket of the session's S3 server."""
+    return Bucket(s3)
+
+
+@pytest.fixture
+def own_s3(s3: S3Server) -> Iterator[S3Server]:
+    """An S3 server for one test that kills or freezes it."""
+    with s3_servers.running_apart(s3) as server:
         yield server
 
 

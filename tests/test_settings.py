@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from filestored.access import Anonymous
+from filestored.blobs.address import BucketAddress
 from filestored.digest import Algorithm
 from filestored.errors import SettingsError
 from filestored.settings import describe_all, find_store, load
@@ -38,13 +39,15 @@ def test_every_default_is_what_an_operator_could_have_written() -> None:
 def test_every_value_is_spelled_so_that_it_reads_back_the_same(tmp_path: Path) -> None:
     pem = _write(tmp_path / "x.pem", "")
     given = {
-        "host": "::1", "port": "0", "store": "elsewhere", "hash": "md5", "workers": "3", "log": "trace",
+        "host": "::1", "port": "0", "store": "s3://bucket/a/b", "spool": "else", "bucket_endpoint": "http://[::1]:9000",
+        "bucket_region": "eu-west-1", "bucket_path_style": "no", "hash": "md5", "workers": "3", "log": "trace",
         "log_format": "json", "log_file": "x.log", "listen": "7", "buffer": "1MiB", "catalogue": "sqlite:///a/b.db",
         "anonymous": "none", "durability": "relaxed", "tls_cert": pem, "tls_key": pem, "cache_control": "no-store",
         "max_upload_size": "1.5GB", "min_free_space": "0", "max_uploads": "none", "max_uploads_per_client": "4",
         "header_timeout": "0.5", "body_timeout": "90", "upload_expiry": "7d", "send_timeout": "1h",
         "http2": "always", "trusted_proxy": "10.0.0.0/8,::1", "cors_origin": "https://a.example,http://localhost:3000",
-        "config": _write(tmp_path / "f.toml", ""),
+        "redirect_downloads": "1MiB", "accel_redirect": "/stored",
+        "stop_delay": "15s", "peer_url": "https://[2001:db8::1]:9000", "config": _write(tmp_path / "f.toml", ""),
     }  # fmt: skip
     settings = load(given, {}).settings
     assert set(given) == {setting.name for setting in describe_all()}
@@ -112,7 +115,18 @@ def test_an_unknown_variable_is_a_warning_and_those_of_the_client_are_known() ->
         ("max_upload_size", "-1", "none"),
         ("body_timeout", "0", "more than 0"),
         ("send_timeout", "soon", "units s, m, h, d, w"),
-        ("store", "s3://bucket/x", "only a local folder is supported"),
+        ("store", "ftp://host/x", "a local folder or a bucket"),
+        ("store", "s3://", "s3://BUCKET/PREFIX"),
+        ("store", "s3:/bucket", "s3://BUCKET/PREFIX"),
+        ("store", "S3://bucket", "s3://BUCKET/PREFIX"),
+        ("store", "s3://user:secret@host/x", "s3://BUCKET/PREFIX"),
+        ("store", "gs://bucket/a//b", "single slashes"),
+        ("store", "az://container/../b", "single slashes"),
+        ("store", "s3://bucket/x?versions", "without ?"),
+        ("spool", "s3://bucket/x", "a local folder"),
+        ("bucket_endpoint", "host:9000", "http://HOST:PORT"),
+        ("bucket_region", "a\nb", "visible ASCII"),
+        ("bucket_path_style", "maybe", "auto, yes, no"),
         ("catalogue", "postgresql+psycopg://x/y", "postgresql://USER"),
         ("catalogue", "names.db", "sqlite:///PATH"),
         ("cache_control", "a\nb", "visible ASCII"),
@@ -168,6 +182,29 @@ def test_certificate_and_key_belong_together(tmp_path: Path) -> None:
 def test_the_store_is_found_whatever_else_is_wrong(tmp_path: Path) -> None:
     file = _write(tmp_path / "f.toml", 'store = "files"\nport = "wrong"\nnonsense = 1\n')
     assert find_store({"config": file}, {"FILESTORED_LOG": "wrong"}) == tmp_path / "files"
+
+
+def test_a_bucket_is_known_with_how_it_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = {"store": "s3://bucket/a/", "bucket_endpoint": "http://host:1/", "bucket_region": "x"}
+    settings = load(flags, {}).settings
+    assert settings.bucket == BucketAddress("s3", "bucket", "a", "http://host:1", "x", None)
+    assert (str(settings.bucket), settings.folder) == ("s3://bucket/a", tmp_path / "spool")
+    assert load({"store": "x"}, {}).settings.bucket is None
+    for path_style, by_path in (("yes", True), ("no", False)):
+        bucket = load({"store": "az://bucket", "bucket_path_style": path_style}, {}).settings.bucket
+        assert bucket is not None
+        assert bucket.path_style is by_path
+
+
+def test_the_local_folder_is_the_store_or_a_buckets_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_store({}, {}) == tmp_path / "store"
+    assert find_store({"store": "gs://bucket"}, {}) == tmp_path / "spool"
+    assert find_store({"store": "gs://bucket", "spool": "x"}, {}) == tmp_path / "x"
+    assert find_store({"spool": "x"}, {}) == tmp_path / "x"
+    assert find_store({"store": "files", "spool": "x"}, {}) == tmp_path / "files"
+    assert find_store({}, {"FILESTORED_STORE": "s3://bucket", "FILESTORED_SPOOL": "y"}) == tmp_path / "y"
 
 
 def test_the_documentation_has_every_setting_as_it_is() -> None:

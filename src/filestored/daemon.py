@@ -153,18 +153,20 @@ class LastStart:
 
     flags: dict[str, str]
     variables: dict[str, str]
+    stop_delay: float = 0.0
+    """For how many seconds it goes on once it is told to stop."""
 
     @classmethod
     def of(cls, loaded: Loaded) -> "LastStart":
         """Note what was given; paths are absolute, so that a restart may come from any folder."""
-        start = cls({}, {})
+        start = cls({}, {}, loaded.settings.stop_delay)
         for setting in describe_all():
             origin, value = loaded.origins[setting.name], loaded.settings.spelled(setting.name)
             if origin == "flag":
                 start.flags[setting.name] = value
             elif origin.startswith("variable "):
                 start.variables[setting.variable] = value
-        if loaded.settings.log_file == folder_of(loaded.settings.store).log_file:
+        if loaded.settings.log_file == folder_of(loaded.settings.folder).log_file:
             # where `start` sends the log unless told otherwise; a restart decides anew
             start.flags.pop("log_file", None)
         return start
@@ -174,7 +176,7 @@ class LastStart:
         """Return what the last start on a store was told, None where nothing is known of one."""
         try:
             noted = json.loads(_last_start_file(store).read_bytes())
-            return cls(dict(noted["flags"]), dict(noted["variables"]))
+            return cls(dict(noted["flags"]), dict(noted["variables"]), float(noted.get("stop_delay", 0.0)))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -209,10 +211,10 @@ def start(settings: Settings, flags: Mapping[str, str], env: Mapping[str, str]) 
     ``flags`` (field names) and ``env`` are handed on to it. Raises StartError, and StartFailed with the
     daemon's own last words where it ended.
     """
-    holder = running(settings.store)
+    holder = running(settings.folder)
     if holder is not None:
         raise StartError(f"already running: process {holder.pid}, {holder.address or 'starting'}")
-    folder = StoreFolder.adopt(settings.store, settings.hash)
+    folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
     told = {"log_file": str(folder.log_file), **flags} if settings.log_file is None else dict(flags)
     words = folder.log_file.with_name("startup.log")
     secrets = {name: told.pop(name) for name in list(told) if without_password(told[name]) != told[name]}
@@ -285,12 +287,15 @@ def is_ready(address: str) -> bool:
 def stop(store: Path, patience: float = STOP_SECONDS) -> int:
     """Stop the daemon on a store: it finishes running requests. Return the process id it had.
 
-    Raises StartError where none runs, it may not be stopped, or it still runs after ``patience`` seconds.
+    Raises StartError where none runs, it may not be stopped, or it still runs ``patience`` seconds after the delay that
+    it was started with.
     """
     holder = running(store)
     if holder is None:
         raise StartError(f"not running on {store}")
     _require_own(holder.pid, folder_of(store).pid_file)
+    last = LastStart.recall(store)
+    patience += last.stop_delay if last else 0.0
     try:
         os.kill(holder.pid, signal.SIGTERM)
     except OSError as error:

@@ -30,6 +30,10 @@
     │   ├── CatalogueFull            507: its disk has no room left
     │   ├── CatalogueFault           500: its disk failed
     │   └── CatalogueMissing         500: its tables are not there
+    ├── BlobStoreError               the bucket failed: exit 1, over HTTP what ``told`` says
+    │   ├── BlobStoreUnavailable     503: it cannot be reached, or does not answer in time
+    │   ├── BlobGone                 404: a blob was removed while it was read
+    │   └── NotBrought               503: a blob that was put is gone again; doing it again may succeed
     ├── ClientGone                   the client went away before its request was whole; nobody to answer
     ├── SettingsError                exit 2: a flag, variable or line of the settings file is wrong
     └── StartError                   exit 1: the store, the port or the catalogue cannot be used
@@ -289,6 +293,60 @@ class CatalogueFault(CatalogueError):
 
 class CatalogueMissing(CatalogueError):
     """The catalogue has no tables."""
+
+
+class BlobStoreError(FilestoredError):
+    """The bucket in which the blobs lie failed, or refuses; ``reason`` is what it says itself, in one line."""
+
+    is_passing = False
+    """Whether it may well work in a moment, so that nobody has to look into it."""
+    was_sent = True
+    """Whether what was asked for may happen nevertheless, now or later."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = " ".join(reason.split())
+        super().__init__(f"the bucket cannot be used: {self.reason}")
+
+    def told(self) -> RequestError:
+        """Return what a client is told; the log has the rest."""
+        return StorageFault("The server's object store failed. Its log says why.")
+
+
+class BlobStoreUnavailable(BlobStoreError):
+    """The bucket cannot be reached, does not answer in time, or has too much to do."""
+
+    is_passing = True
+
+    def told(self) -> RequestError:
+        """See BlobStoreError."""
+        return Busy("The object store cannot be reached; try again in a moment.", retry_after=2)
+
+
+class BlobGone(BlobStoreError):
+    """A blob that was found is removed before it was read to its end."""
+
+    is_passing = True
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} is not there any more")
+
+    def told(self) -> RequestError:
+        """See BlobStoreError."""
+        return NotFound("The file has just been deleted.")
+
+
+class NotBrought(BlobStoreError):
+    """A blob that was put into the bucket, or was there, is not there when it is to be published."""
+
+    is_passing = True
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"the blob {digest} was removed while it was stored")
+        self.digest = digest
+
+    def told(self) -> RequestError:
+        """See BlobStoreError."""
+        return Busy("The file was deleted by another while it was stored; try again.")
 
 
 class ClientGone(FilestoredError):

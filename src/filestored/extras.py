@@ -15,6 +15,7 @@ _NEEDED_BY = {
     "tomlkit": "client",
     "obstore": "buckets",
     "psycopg": "postgresql",
+    "h11": "postgresql",
     "blake3": "blake3",
     "alembic": "server",
     "granian": "server",

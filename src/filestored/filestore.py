@@ -2,23 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
-from loguru import logger
-
 from filestored.access import Permission, Principal
-from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
-from filestored.blobs.store import BlobHandle, BlobStat
+from filestored.blobs.opening import open_blobs
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.listing import Page, Query
 from filestored.catalogue.records import (
-    NOBODY,
-    UNKNOWN_TYPE,
     Added,
     FileChange,
     FileRecord,
@@ -28,56 +22,24 @@ from filestored.catalogue.records import (
     now_milliseconds,
 )
 from filestored.changes import AddFiles, ChangeFile, DeleteFile, EndFiles, TakeOver, over_quota
+from filestored.cluster.daemons import Daemons
 from filestored.committer import Committer
-from filestored.digest import Algorithm, Digest, algorithm_of
-from filestored.errors import NotFound, OutOfSpace
+from filestored.digest import Digest
+from filestored.errors import OutOfSpace
+from filestored.joining import Parts
 from filestored.metrics import EXPIRED_FILES, FAILED_FLUSHES, Tally
+from filestored.reading import OpenFile, Reader, Stored, not_found
+from filestored.removals import SENT_LIFE_MS, ResumeRemovals
 from filestored.resuming import ResumableUploads
 from filestored.shared import Shared
 from filestored.signing import KEY_NOTE, Signer
 from filestored.staging import Receiver, Staged, Staging
 
 _THREADS = 8
+_BUCKET_THREADS = 32
 _FREE_SPACE_KEPT_SECONDS = 0.2
-_ASKED_AT_ONCE = 100
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """A stored file, held open: its blob, and what the catalogue says of it for this reader.
-
-    ``record`` is None for a blob that no catalogue row names. ``generation`` is older than everything read.
-    """
-
-    digest: Digest
-    algorithm: Algorithm
-    blob: BlobHandle
-    record: FileRecord | None
-    generation: int
-
-    @property
-    def expires_at(self) -> int | None:
-        """When the file ends, in milliseconds since 1970; None for never."""
-        return self.record.expires_at if self.record else None
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A file that is there: its blob, and what the catalogue says of it for this reader, if anything."""
-
-    digest: Digest
-    record: FileRecord | None
-    blob: BlobStat
-    owners: int
-    """How many keep it, of those that the reader may know of."""
-
-    def described(self) -> FileRecord:
-        """Return its record, made up where the catalogue has none."""
-        return self.record or FileRecord(
-            self.digest, NOBODY, None, UNKNOWN_TYPE, self.blob.size, self.blob.modified * 1000, None
-        )
 
 
 class Filestore:
@@ -88,22 +50,26 @@ class Filestore:
 
     def __init__(
         self, folder: StoreFolder, catalogue: Address | None, *, durable: bool, min_free_bytes: int = 0,
-        upload_life: float = 86400.0,
+        upload_life: float = 86400.0, peer_url: str | None = None,
     ) -> None:  # fmt: skip
         """Open a store that ``recovery.prepare`` has made ready. ``min_free_bytes`` is what uploads leave free.
 
-        ``upload_life`` is how long a resumable upload may rest, in seconds.
+        ``upload_life`` is how long a resumable upload may rest, in seconds. ``peer_url`` is where other daemons with
+        the same catalogue reach this one.
         """
         self.algorithm = folder.algorithm
         self._min_free_bytes = min_free_bytes
-        self._blobs = DiskBlobStore(folder)
+        self._blobs = open_blobs(folder)
         self._catalogue = Catalogue(catalogue or folder.catalogue_file, durable=durable)
         self.shared = Shared(folder.shared_file)
-        self._threads = ThreadPoolExecutor(_THREADS, "disk")
+        self._reader = Reader(self._blobs, self._catalogue, self.shared, self.algorithm)
+        # a disk gives nothing to more at a time; a bucket far away gives the more the more ask for it
+        self._threads = ThreadPoolExecutor(_THREADS if folder.bucket is None else _BUCKET_THREADS, "disk")
         flush_failed = Tally(self.shared.counters, FAILED_FLUSHES).count
         self._staging = Staging(
-            self._blobs.staging, self.algorithm, self._threads, durable=durable, flush_failed=flush_failed
-        )
+            self._blobs.staging, self.algorithm, self._threads, durable=durable, flush_failed=flush_failed,
+            flushes_bodies=durable and self._blobs.removes_at_once,
+        )  # fmt: skip
         self._committer = Committer(
             self._blobs,
             self._catalogue,
@@ -112,11 +78,17 @@ class Filestore:
             flush_failed=flush_failed,
             reserve=folder.reserve_file,
         )
+        self.daemons = self._join_others(folder, peer_url) if self._catalogue.is_shared and peer_url else None
+        """This daemon among the others, where there may be others."""
         self.uploads = ResumableUploads(
             folder.uploads, self._staging, self._catalogue, self._committer, self.shared, self._threads,
-            life_seconds=upload_life,
+            life_seconds=upload_life, daemon=self.daemons.own if self.daemons else None,
         )  # fmt: skip
+        self.parts = Parts(self.uploads)
         self._free = (0.0, 0)
+
+    def _join_others(self, folder: StoreFolder, peer_url: str) -> Daemons:
+        return Daemons(self._catalogue, self.shared, folder.identity(), peer_url)
 
     def close(self) -> None:
         """Finish what waits to be committed and close the store."""
@@ -193,46 +165,29 @@ class Filestore:
     async def open(self, principal: Principal, digest: Digest) -> OpenFile:
         """Open a file for reading. Raises NotFound where none is stored, or it has expired."""
         principal.require_reading(digest)
-        return await self.in_thread(self._open, principal, digest)
-
-    def _open(self, principal: Principal, digest: Digest) -> OpenFile:
-        generation = self.shared.generation(digest)
-        rows = self._catalogue.find(digest)
-        record = _record_for(principal, rows)
-        blob = self._blobs.open(digest) if record or not rows else None
-        if blob is not None and record is not None and blob.size != record.size:
-            logger.error("blob {} has {} bytes instead of {}: not served", digest, blob.size, record.size)
-            blob = None
-        if blob is None:
-            raise not_found(digest)
-        return OpenFile(digest, algorithm_of(digest, self.algorithm), blob, record, generation)
+        return await self.in_thread(self._reader.open, principal, digest)
 
     def is_in_place(self, file: OpenFile) -> bool:
-        """Tell whether the blob that is held open still is the one under its name."""
-        return self._blobs.identity(file.digest) == file.blob.identity
+        """Tell whether the blob that was opened still is the one under its name, as far as that can be told at once."""
+        return self._blobs.is_in_place(file.digest, file.blob.identity)
+
+    async def presigned(self, digest: Digest, seconds: float, headers: Mapping[str, str]) -> tuple[str, bool] | None:
+        """Return where else a file can be had for a while. See BlobStore; who may have it, the caller has judged."""
+        return await self.in_thread(self._blobs.presigned, digest, seconds, headers)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether other daemons may change what this one remembers, without its being told."""
+        return self._catalogue.is_shared
+
+    async def is_still(self, principal: Principal, file: OpenFile) -> bool:
+        """Tell whether a file is for its reader what it was when it was opened, as the catalogue knows it now."""
+        return await self.in_thread(self._reader.is_still, principal, file)
 
     async def find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
         """Return what a caller may know of a file: whoever may not read is told of its own only. None for nothing."""
         principal.require_no_link()
-        return await self.in_thread(self._find_stored, principal, digest)
-
-    def _find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
-        return self._stored(principal, digest, self._catalogue.find(digest), is_own_only=not principal.may_read)
-
-    def _stored(
-        self, principal: Principal, digest: Digest, rows: list[FileRecord], *, is_own_only: bool
-    ) -> Stored | None:
-        if is_own_only:
-            rows = [file for file in rows if file.owner == principal.owner]
-            if not rows:
-                return None
-        record = _record_for(principal, rows)
-        blob = self._blobs.stat(digest) if record or not rows else None
-        if blob is None or (record is not None and record.size != blob.size):
-            return None
-        now = now_milliseconds()
-        owners = sum(file.owner != NOBODY and file.is_live(now) for file in rows)
-        return Stored(digest, record, blob, owners)
+        return await self.in_thread(self._reader.find_stored, principal, digest)
 
     # what there is to say about files
 
@@ -278,21 +233,7 @@ class Filestore:
         """
         if not principal.may_read:
             principal.require(Permission.WRITE)
-        return await self.in_thread(self._find_missing, principal, digests, is_own_only)
-
-    def _find_missing(self, principal: Principal, digests: list[Digest], has_to_last: bool) -> list[Digest]:
-        is_own_only = has_to_last or (not principal.sees_all and bool(principal.permissions & Permission.WRITE))
-        missing = []
-        for start in range(0, len(digests), _ASKED_AT_ONCE):
-            asked = digests[start : start + _ASKED_AT_ONCE]
-            named = self._catalogue.find_all(asked)
-            for digest in asked:
-                stored = self._stored(principal, digest, named.get(digest, []), is_own_only=is_own_only)
-                if stored is None or (has_to_last and stored.described().expires_at is not None):
-                    missing.append(digest)
-            # lets the event loop in: it would wait for the interpreter's switch interval otherwise
-            time.sleep(0)
-        return missing
+        return await self.in_thread(self._reader.find_missing, principal, digests, is_own_only)
 
     async def measure(self, principal: Principal) -> tuple[Usage, int]:
         """Return how much the caller keeps, or everybody does for whoever sees all, and the disk's free bytes."""
@@ -306,6 +247,10 @@ class Filestore:
     def kept_by(self, owner: str | None = None) -> Usage:
         """Return how much an owner keeps, or all do. Blocks."""
         return self._catalogue.usage(owner)
+
+    def require_usable(self) -> None:
+        """Raise OSError or BlobStoreError where blobs cannot be had, or nothing can be taken in. Blocks."""
+        self._blobs.require_usable()
 
     def free_bytes(self) -> int:
         """Return the free bytes of the disk. Blocks. Raises OSError."""
@@ -329,6 +274,12 @@ class Filestore:
         self.shared.counters[EXPIRED_FILES] += ended
         return ended
 
+    async def resume_removals(self) -> int:
+        """Carry out removals from a bucket that were left undone, some hundreds at most; return how many."""
+        if self._blobs.removes_at_once or not await self.in_thread(self._catalogue.has_due_removals, SENT_LIFE_MS):
+            return 0
+        return await self._committer.submit(ResumeRemovals())
+
     # the rest
 
     def tokens(self) -> list[TokenRecord]:
@@ -350,16 +301,3 @@ class Filestore:
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Run blocking work in one of the few threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
-
-def not_found(name: str) -> NotFound:
-    """Return the error for a file that is not stored, by its hash or what was given as one."""
-    shown = name if len(name) <= 128 else name[:128] + "…"
-    return NotFound(f"No file is stored under the hash {shown!r}.")
-
-
-def _record_for(principal: Principal, rows: list[FileRecord]) -> FileRecord | None:
-    """Return the caller's own file, else the first owner's, of those that have not expired."""
-    now = now_milliseconds()
-    live = [file for file in rows if file.is_live(now)]
-    return next((file for file in live if file.owner == principal.owner), live[0] if live else None)

@@ -8,9 +8,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 from filestored.access import Anonymous
+from filestored.blobs.address import WRITTEN, BucketAddress, is_bucket
 from filestored.digest import Algorithm
 from filestored.quantities import format_duration, format_size, parse_duration, parse_size
 
@@ -19,14 +20,21 @@ Network = IPv4Network | IPv6Network
 NONE = "none"
 """How "no limit" and "not used" are spelled."""
 
+AUTO = "auto"
+"""How "find it out" is spelled."""
+
 SQLITE = "sqlite:///"
 """What the address of a catalogue in a file begins with."""
 
 _MAX_WORKERS = 64
 _DEFAULT_WORKERS = 4
 _BUFFER = (4 << 10, 16 << 20)
+REDIRECTED_FROM = 64 << 10
+"""Bytes up to which a download is not worth a second request: a daemon has it in memory."""
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[\x21-\x7e]*)?", re.ASCII)
 _POSTGRESQL = re.compile(r"postgres(?:ql)?://[\x21-\x7e]+", re.ASCII)
+_PREFIX = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_~-]/?", re.ASCII)
 _VISIBLE = re.compile(r"[\x20-\x7e]+", re.ASCII)
 
 
@@ -89,6 +97,19 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _delay(value: object) -> float:
+    """Return seconds, of which there may be none."""
+    return 0.0 if str(value) in ("0", "0s") else _seconds(value)
+
+
+def _peer_url(value: object) -> str:
+    if value == AUTO:
+        return AUTO
+    if isinstance(value, str) and _ORIGIN.fullmatch(value.lower().rstrip("/")):
+        return value.lower().rstrip("/")
+    raise ValueError("it must be http://HOST:PORT or https://HOST:PORT, or auto")
+
+
 def _or_none(parse: Callable[[object], object]) -> Callable[[object], object]:
     def parse_or_none(value: object) -> object:
         if value is None or value == NONE:
@@ -110,8 +131,24 @@ def _path(value: object) -> Path:
 
 def _folder(value: object) -> Path:
     if "://" in str(value):
-        raise ValueError("only a local folder is supported")
+        raise ValueError("it must be a local folder")
     return _path(value)
+
+
+def _place(value: object) -> Path | BucketAddress:
+    if isinstance(value, BucketAddress):
+        return value
+    if is_bucket(str(value)):
+        return BucketAddress.parse(str(value))
+    if "://" in str(value):
+        raise ValueError(f"it must be a local folder or a bucket: {WRITTEN}")
+    return _path(value)
+
+
+def _endpoint(value: object) -> str:
+    if isinstance(value, str) and _ENDPOINT.fullmatch(value):
+        return value.rstrip("/")
+    raise ValueError("it must be http://HOST:PORT or https://HOST:PORT")
 
 
 def _items(value: object) -> list[str]:
@@ -134,6 +171,26 @@ def _origins(value: object) -> tuple[str, ...]:
     if all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
         return origins
     raise ValueError("it must be origins with commas between (https://app.example,http://localhost:3000), or *")
+
+
+def _redirection(value: object) -> int | None:
+    """Return from which size on downloads are redirected, None for not at all."""
+    if isinstance(value, bool):
+        return REDIRECTED_FROM if value else None
+    if value is None or str(value).lower() in ("no", "false", NONE):
+        return None
+    if str(value).lower() in ("yes", "true"):
+        return REDIRECTED_FROM
+    try:
+        return _size(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or yes or no") from None
+
+
+def _prefix(value: object) -> str:
+    if isinstance(value, str) and _PREFIX.fullmatch(value) and "//" not in value:
+        return value.rstrip("/")
+    raise ValueError("it must be a path such as /stored, as nginx has it in a location that is internal")
 
 
 def _spell_items(items: Iterable[object]) -> str:
@@ -167,6 +224,8 @@ class Kind:
     spell: Callable[[Any], str] = str
     is_path: bool = False
     has_secret: bool = False
+    alone: str | None = None
+    """What the flag means without a value; None where it needs one."""
 
 
 LEVELS = ("trace", "debug", "info", "success", "warning", "error", "critical")
@@ -180,6 +239,7 @@ def _choices(options: Iterable[str]) -> tuple[BeforeValidator, Kind]:
 Durability = Literal["full", "relaxed"]
 LogFormat = Literal["text", "json"]
 Http2 = Literal["tls", "always"]
+PathStyle = Literal["auto", "yes", "no"]
 
 Text = Annotated[str, BeforeValidator(_text), Kind("TEXT")]
 Port = Annotated[int, BeforeValidator(_whole(0, 65535)), Kind("PORT")]
@@ -189,16 +249,29 @@ Workers = Annotated[int, BeforeValidator(_workers), Kind("NUMBER")]
 Size = Annotated[int, BeforeValidator(_size), Kind("SIZE", format_size)]
 Buffer = Annotated[int, BeforeValidator(_buffer), Kind("SIZE", format_size)]
 OptionalSize = Annotated[int | None, BeforeValidator(_or_none(_size)), Kind("SIZE", format_size)]
+Delay = Annotated[float, BeforeValidator(_delay), Kind("TIME", format_duration)]
+PeerUrl = Annotated[str, BeforeValidator(_peer_url), Kind("URL")]
 Seconds = Annotated[float, BeforeValidator(_seconds), Kind("TIME", format_duration)]
 Folder = Annotated[Path, BeforeValidator(_folder), Kind("FOLDER", is_path=True)]
+Place = Annotated[
+    Path | BucketAddress,
+    BeforeValidator(_place),
+    PlainSerializer(str, return_type=str),
+    Kind("FOLDER|URL", is_path=True),
+]
+OptionalText = Annotated[str | None, BeforeValidator(_or_none(_text)), Kind("TEXT")]
+Endpoint = Annotated[str | None, BeforeValidator(_or_none(_endpoint)), Kind("URL")]
 OptionalFile = Annotated[Path | None, BeforeValidator(_or_none(_path)), Kind("FILE", is_path=True)]
 ReadableFile = Annotated[Path | None, BeforeValidator(_or_none(_readable_file)), Kind("FILE", is_path=True)]
 CatalogueUrl = Annotated[str | None, BeforeValidator(_or_none(_catalogue)), Kind("URL", is_path=True, has_secret=True)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks), Kind("ADDRESSES", _spell_items)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins), Kind("ORIGINS", _spell_items)]
+Redirects = Annotated[int | None, BeforeValidator(_redirection), Kind("[no|yes|SIZE]", format_size, alone="yes")]
+PathPrefix = Annotated[str | None, BeforeValidator(_or_none(_prefix)), Kind("PREFIX")]
 Level = Annotated[str, *_choices(LEVELS)]
 Format = Annotated[LogFormat, *_choices(("text", "json"))]
 Http2Use = Annotated[Http2, *_choices(("tls", "always"))]
+Naming = Annotated[PathStyle, *_choices(("auto", "yes", "no"))]
 Flushing = Annotated[Durability, *_choices(("full", "relaxed"))]
 Hashing = Annotated[Algorithm, *_choices(Algorithm)]
 Grant = Annotated[Anonymous, *_choices(Anonymous)]

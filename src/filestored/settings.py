@@ -6,7 +6,7 @@ Flags, ``FILESTORED_*`` variables, keys of the TOML file, ``--help``, ``filestor
 
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from filestored.blobs.address import BucketAddress
 from filestored.catalogue.address import Address, PostgresAddress, without_password
 from filestored.errors import SettingsError
 from filestored.kinds import (
@@ -23,6 +24,8 @@ from filestored.kinds import (
     Buffer,
     CatalogueUrl,
     Count,
+    Delay,
+    Endpoint,
     Flushing,
     Folder,
     Format,
@@ -31,12 +34,18 @@ from filestored.kinds import (
     Http2Use,
     Kind,
     Level,
+    Naming,
     Networks,
     OptionalFile,
     OptionalSize,
+    OptionalText,
     Origins,
+    PathPrefix,
+    PeerUrl,
+    Place,
     Port,
     ReadableFile,
+    Redirects,
     Seconds,
     Size,
     Text,
@@ -60,7 +69,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
     host: Text = _setting("0.0.0.0", "address to listen on")  # noqa: S104
     port: Port = _setting("9000", "port to listen on; 0 picks a free one")
-    store: Folder = _setting("./store", "folder the files are stored in")
+    store: Place = _setting("./store", "folder or bucket the files are stored in: s3://BUCKET/PREFIX, gs://… or az://…")
+    spool: Folder = _setting("./spool", "folder for what is under way, where the store is a bucket")
+    bucket_endpoint: Endpoint = _setting(NONE, "address of the bucket's engine; none is the provider's own")
+    bucket_region: OptionalText = _setting(NONE, "region of the bucket; none is that of the environment")
+    bucket_path_style: Naming = _setting("auto", "whether the path names the bucket; auto where an endpoint is given")
     hash: Hashing = _setting("sha256", "hash function that names new files")
     workers: Workers = _setting("auto", "worker processes; auto is one a usable CPU, at most 4")
     log: Level = _setting("info", "least serious log lines to write; each request is one line at info")
@@ -81,6 +94,13 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         "tls", "tls takes HTTP/2 over TLS only; always also without, at 12 KiB more for each idle connection"
     )
     cache_control: Text = _setting("private, max-age=31536000, immutable", "Cache-Control of downloads")
+    redirect_downloads: Redirects = _setting(
+        NONE,
+        "yes sends downloads of more than 64KiB, or a size of more than that, to presigned addresses of the bucket",
+    )
+    accel_redirect: PathPrefix = _setting(
+        NONE, "path of nginx that is the store's folder; for --trusted-proxy, nginx sends the files (X-Accel-Redirect)"
+    )
     max_upload_size: OptionalSize = _setting(NONE, "largest upload taken")
     min_free_space: Size = _setting("64MiB", "space that uploads leave free on the disk")
     max_uploads: Count = _setting("512", "uploads under way at once")
@@ -89,6 +109,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     body_timeout: Seconds = _setting("30s", "longest wait for the next byte of an upload")
     upload_expiry: Seconds = _setting("24h", "how long an unfinished resumable upload is kept after its last byte")
     send_timeout: Seconds = _setting("60s", "longest wait for a client to take the next byte")
+    stop_delay: Delay = _setting("0s", "how long /readyz says that it stops, while all is served, before it does")
+    peer_url: PeerUrl = _setting(
+        "auto", "address for the other daemons of a cluster; auto is that by which the database is reached"
+    )
     config: OptionalFile = _setting(NONE, "TOML file with settings, its keys named like the flags")
 
     @model_validator(mode="after")
@@ -97,6 +121,24 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             absent = "--tls-key" if self.tls_key is None else "--tls-cert"
             raise ValueError(f"{absent} is not given, but --tls-cert and --tls-key belong together")
         return self
+
+    @property
+    def bucket(self) -> BucketAddress | None:
+        """The bucket the files are stored in, and how it is reached; None where that is a folder."""
+        if isinstance(self.store, Path):
+            return None
+        by_path = {"yes": True, "no": False}.get(self.bucket_path_style)
+        return replace(self.store, endpoint=self.bucket_endpoint, region=self.bucket_region, path_style=by_path)
+
+    @property
+    def folder(self) -> Path:
+        """The local folder: the store itself, or the spool of a bucket. A daemon on this machine is found by it.
+
+        Whoever names a spool alone means that.
+        """
+        if isinstance(self.store, Path) and ("store" in self.model_fields_set or "spool" not in self.model_fields_set):
+            return self.store
+        return self.spool
 
     @property
     def catalogue_address(self) -> Address | None:
@@ -179,8 +221,11 @@ def load(flags: Mapping[str, object], env: Mapping[str, str]) -> Loaded:
 
 
 def find_store(flags: Mapping[str, object], env: Mapping[str, str]) -> Path:
-    """Return the store alone, read like :func:`load` does: a mistake elsewhere must not keep a daemon from stopping."""
-    return load_only(("store",), flags, env).store
+    """Return the store's local folder alone, read like :func:`load` does.
+
+    A mistake elsewhere must not keep a daemon from stopping.
+    """
+    return load_only(("store", "spool"), flags, env).folder
 
 
 def load_only(names: Collection[str], flags: Mapping[str, object], env: Mapping[str, str]) -> Settings:

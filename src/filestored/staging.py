@@ -12,13 +12,12 @@ from types import TracebackType
 
 from filestored.blobs.flushing import start_writeback
 from filestored.digest import Algorithm, Digest, Hash, algorithm_of, require_same
-from filestored.errors import OutOfSpace, is_full
+from filestored.pipeline import Pipeline
 
 SMALL = 64 * 1024
 """Up to this many bytes a body stays in memory until it is committed."""
 
 _PIECE = 1 << 20
-_MAX_WAITING = 4 << 20
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_ONLY = 0o444
 # where a file system has no links, or allows no more of them
@@ -40,6 +39,7 @@ class Staged:
         "_memory",
         "_name",
         "digest",
+        "is_brought",
         "is_flushed",
         "others",
         "size",
@@ -49,6 +49,8 @@ class Staged:
         self.digest = digest
         self.size = size
         self.is_flushed = False
+        self.is_brought = False
+        """Whether a blob store has put the bytes where they are to be."""
         self.others: dict[str, bytes] = {}
         """Further hashes of the same bytes that were asked for, by algorithm."""
         self._area = area
@@ -77,16 +79,27 @@ class Staged:
         """Keep a small body in memory until it is committed."""
         self._memory = body
 
+    @property
+    def memory(self) -> bytes | None:
+        """The bytes of a small body; None where they have been written out, or are gone."""
+        return self._memory if self._name is None else None
+
+    def open_in(self, staging: int) -> int:
+        """Open the file in the staging folder for reading; whoever asks closes it. Raises OSError."""
+        if self._name is None or staging != self._area.handle:
+            raise _gone()
+        return os.open(self._name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging)
+
     def name_in(self, staging: int) -> str:
         """Return the name in the staging folder of the bytes: written out, and flushed where they must be durable.
 
         ``staging`` is the folder's handle: a blob store says with it which folder it renames from.
         """
         self.write_out()
-        if self._area.durable:
+        if self._area.flushes_bodies:
             self.flush()
         if self._name is None or staging != self._area.handle:
-            raise OSError(errno.ENOENT, "the staged bytes are gone")
+            raise _gone()
         return self._name
 
     def write_out(self) -> None:
@@ -125,7 +138,7 @@ class Staged:
         self.open_file()
         try:
             copy_all(descriptor, self._descriptor_or_fail())
-            if self._area.durable:
+            if self._area.flushes_bodies:
                 self.flush()
         except BaseException:
             self.discard()
@@ -191,15 +204,18 @@ class Staging:
         *,
         durable: bool,
         flush_failed: Callable[[], None] = lambda: None,
+        flushes_bodies: bool | None = None,
     ) -> None:
         """``handle`` is the folder's; ``durable`` flushes large bodies as soon as they are whole.
 
-        ``flush_failed`` is called, in any thread, for each flush that the disk has failed.
+        ``flush_failed`` is called, in any thread, for each flush that the disk has failed. ``flushes_bodies`` False
+        leaves bodies that come in one request as they are: a bucket has them before they are acknowledged.
         """
         self.handle = handle
         self.algorithm = algorithm
         self.threads = threads
         self.durable = durable
+        self.flushes_bodies = durable if flushes_bodies is None else flushes_bodies
         self.flush_failed = flush_failed
         # a worker that was killed may have left files behind, and another may have its process id by now
         self._process = f"{os.getpid():x}-{secrets.token_hex(4)}"
@@ -235,62 +251,6 @@ class Staging:
         for name in names:
             os.unlink(name, dir_fd=self.handle)
         return len(names)
-
-
-class Pipeline:
-    """Bytes on their way to a thread, which takes them while the loop goes on receiving; at most 4 MiB wait for it.
-
-    ``take`` is called in one thread at a time, with what has gathered meanwhile.
-    """
-
-    def __init__(self, threads: Executor, take: Callable[[list[bytes | memoryview]], None]) -> None:
-        self._threads = threads
-        self._take = take
-        self._waiting: list[bytes | memoryview] = []
-        self._waiting_bytes = 0
-        self._job: asyncio.Future[None] | None = None
-
-    async def write(self, piece: bytes | memoryview) -> None:
-        """Take in more bytes. Raises OutOfSpace where the disk is full."""
-        self._waiting.append(piece)
-        self._waiting_bytes += len(piece)
-        if self._waiting_bytes <= _PIECE:
-            return
-        if self._job is None or self._job.done() or self._waiting_bytes >= _MAX_WAITING:
-            await self.settle()
-            self._job = self._in_thread(self._take, self.hand_over())
-
-    def hand_over(self) -> list[bytes | memoryview]:
-        """Return what waits, and let go of it."""
-        pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        return pieces
-
-    async def run(self, work: Callable[..., None], *arguments: object) -> None:
-        """Have the thread do something else once it has done what it does. Raises OutOfSpace where the disk is full."""
-        await self.settle()
-        self._job = self._in_thread(work, *arguments)
-        await self.settle()
-
-    async def settle(self) -> None:
-        """Wait for the thread's piece of work; raise what went wrong in it."""
-        if self._job is None:
-            return
-        await asyncio.wait([self._job])
-        job, self._job = self._job, None
-        try:
-            job.result()
-        except OSError as error:
-            if is_full(error):
-                raise OutOfSpace("The disk is full; nothing was stored. Free some space and try again.") from error
-            raise
-
-    async def abandon(self) -> None:
-        """Wait until the thread no longer works on it, whatever comes of that."""
-        if self._job is not None:
-            await asyncio.wait([self._job])
-
-    def _in_thread(self, work: Callable[..., None], *arguments: object) -> asyncio.Future[None]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 
 class Receiver:
@@ -356,15 +316,19 @@ class Receiver:
             self._staged.open_file()
             self._is_on_disk = True
         self._staged.append(pieces)
-        if self._area.durable:
+        if self._area.flushes_bodies:
             # while the rest is still arriving, so that the flush at the end finds little to do
             self._staged.start_flush()
 
     def _take_last(self, pieces: list[bytes | memoryview]) -> None:
         self._take(pieces)
-        if self._area.durable:
+        if self._area.flushes_bodies:
             self._staged.flush()
         self._staged.close_file()
+
+
+def _gone() -> OSError:
+    return OSError(errno.ENOENT, "the staged bytes are gone")
 
 
 def copy_all(source: int, target: int) -> None:

@@ -1,31 +1,26 @@
 """Answering with a stored file: preconditions, ranges, headers (RFC 9110), streamed from an open handle."""
 
-import errno
-import os
+import asyncio
 import secrets
 import time
 from functools import lru_cache
 
 from filestored.access import Principal
 from filestored.api import integrity, names, preconditions
+from filestored.api.elsewhere import Detours, Elsewhere
 from filestored.api.exchange import Exchange, Headers, Message
 from filestored.api.hot import HotFiles
 from filestored.api.limits import Limits
 from filestored.api.ranges import Span, content_range, multipart_framing, parse_range
-from filestored.api.stalls import Guard, Stalled, Stalls
-from filestored.blobs.store import BlobHandle
+from filestored.api.sending import SMALL, Begun, Sender
+from filestored.api.stalls import Stalls
 from filestored.catalogue.records import UNKNOWN_TYPE
 from filestored.digest import Digest
-from filestored.errors import ClientGone, PreconditionFailed, RangeNotSatisfiable
-from filestored.filestore import Filestore, OpenFile
+from filestored.errors import PreconditionFailed, RangeNotSatisfiable
+from filestored.filestore import Filestore
+from filestored.reading import OpenFile
 from filestored.shared import slot_of
 
-SMALL = 64 * 1024
-"""Up to this many bytes a file is answered in one message."""
-
-MIN_PIECE = 16 * 1024
-_IN_FLIGHT = 8 << 20
-_ASKED_EVERY = 1 << 20
 _CONDITIONS = frozenset({b"if-match", b"if-none-match", b"if-unmodified-since"})
 # what a file that is held open counts for, so that at most 256 are
 _OPEN_COST = 256 * 1024
@@ -39,7 +34,10 @@ _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 class Download:
     """A file together with the headers of its answers, made once and used for every request."""
 
-    __slots__ = ("body", "etag", "file", "generation", "not_modified", "representation", "slot", "start", "valid_until")
+    __slots__ = (
+        "body", "confirming", "etag", "file", "generation", "not_modified", "representation", "slot", "start",
+        "valid_until",
+    )  # fmt: skip
 
     def __init__(self, file: OpenFile, headers: Headers, cached: Headers, body: bytes | None) -> None:
         self.file = file
@@ -53,7 +51,9 @@ class Download:
         self.slot = slot_of(file.digest)
         self.generation = file.generation
         self.valid_until = 0.0
-        """Until when (monotonic seconds) it needs no look at disk and clock."""
+        """Until when (monotonic seconds) it needs no look at disk and clock, or at the catalogue."""
+        self.confirming: asyncio.Task[bool] | None = None
+        """The look at the catalogue that is under way."""
 
     @property
     def cost(self) -> int:
@@ -79,15 +79,14 @@ def _start(status: int, headers: Headers) -> Message:
 class Downloads:
     """Finds files and answers with them."""
 
-    def __init__(self, filestore: Filestore, limits: Limits, stalls: Stalls) -> None:
+    def __init__(self, filestore: Filestore, limits: Limits, stalls: Stalls, detours: Detours | None = None) -> None:
         self.hot: HotFiles[Download] = HotFiles()
         self._filestore = filestore
         self._limits = limits
-        self._stalls = stalls
-        self._streams = 0
-        # every read that does not wait goes through this one: a new one each time would have to be cleared first
-        self._read_buffer = memoryview(bytearray(max(limits.buffer, SMALL)))
+        self._sender = Sender(filestore, limits, stalls)
+        self._elsewhere = Elsewhere(filestore, detours) if detours else None
         self._generations = filestore.shared.generations
+        self._has_others = filestore.has_others
 
     async def answer(self, exchange: Exchange, principal: Principal, digest: Digest, name: str | None = None) -> None:
         """Answer GET or HEAD with a file; ``name`` is the one its address gives it.
@@ -104,6 +103,8 @@ class Downloads:
             return
         spans = self._spans(exchange, download)
         representation = self._representation(exchange, download, name)
+        if self._elsewhere and await self._elsewhere.answer(exchange, download.file, representation, spans):
+            return
         if spans is None:
             await self._whole(exchange, download, representation)
         elif len(spans) == 1:
@@ -136,14 +137,17 @@ class Downloads:
         principal.require_reading(digest)
         key = f"{principal.owner}/{digest}"
         download = self.hot.get(key)
-        if download is not None and self.renew(key, download):
+        if download is not None and (self.renew(key, download) or await self._confirm(key, principal, download)):
             return download
+        began = time.monotonic()
         file = await self._filestore.open(principal, digest)
-        body = None
-        if file.blob.size <= SMALL:
-            body = await self._filestore.in_thread(_read, file.blob, Span(0, file.blob.size))
+        body = file.blob.body
+        if body is None and file.blob.size <= SMALL:
+            body = await self._filestore.in_thread(file.blob.read, 0, file.blob.size)
             file.blob.close()
         download = self._make(file, body)
+        if self._has_others:
+            download.valid_until = began + _TRUSTED_SECONDS
         # the headers of what will expire are right only now
         if file.expires_at is None:
             self.hot.keep(key, download)
@@ -155,11 +159,33 @@ class Downloads:
         if self._generations[download.slot] == download.generation:
             if monotonic < download.valid_until:
                 return True
+            if self._has_others:
+                # only the catalogue can tell
+                return False
             if self._filestore.is_in_place(download.file):
                 download.valid_until = monotonic + _TRUSTED_SECONDS
                 return True
         self.hot.drop(key)
         return False
+
+    async def _confirm(self, key: str, principal: Principal, download: Download) -> bool:
+        """Ask the catalogue whether a remembered file still is what is stored, once for all who want it at a time."""
+        if self.hot.get(key) is not download:
+            return False
+        if download.confirming is None:
+            download.confirming = asyncio.ensure_future(self._look(principal, download))
+            download.confirming.add_done_callback(lambda looking: _end_confirming(download, looking))
+        if not await asyncio.shield(download.confirming):
+            self.hot.drop(key)
+            return False
+        return True
+
+    async def _look(self, principal: Principal, download: Download) -> bool:
+        asked = time.monotonic()
+        if not await self._filestore.is_still(principal, download.file):
+            return False
+        download.valid_until = asked + _TRUSTED_SECONDS
+        return self._filestore.is_in_place(download.file)
 
     def sweep(self) -> None:
         """Forget files held open that were deleted, or not asked for during the last seconds."""
@@ -183,7 +209,7 @@ class Downloads:
         length = stop - start
         if length > SMALL:
             return None
-        piece = download.body["body"][start:stop] if download.body else self._read_cached(blob, start, stop)
+        piece = download.body["body"][start:stop] if download.body else self._sender.read_cached(blob, start, stop)
         if len(piece) != length:
             return None
         own = [(b"content-range", content_range(spans[0], blob.size)), (b"content-length", b"%d" % length)]
@@ -198,7 +224,8 @@ class Downloads:
         cached: Headers = [
             (b"etag", entity_tag(file.digest)),
             _pair(b"cache-control", self._cache_control(file)),
-            _pair(b"last-modified", preconditions.http_date(file.blob.modified)),
+            # never later than the answer (RFC 9110, 8.8.2.1): the clock of a bucket may be ahead
+            _pair(b"last-modified", preconditions.http_date(min(file.blob.modified, int(time.time())))),
         ]
         if file.expires_at is not None:
             cached.append((b"sunset", preconditions.http_date(file.expires_at // 1000)))
@@ -249,11 +276,13 @@ class Downloads:
 
     async def _whole(self, exchange: Exchange, download: Download, headers: Headers) -> None:
         size = download.file.blob.size
+        is_head = exchange.method == "HEAD"
+        begun = None if is_head else await self._begin(download, Span(0, size))
         await exchange.start(200, [*headers, (b"content-length", b"%d" % size)])
-        if exchange.method == "HEAD":
+        if is_head:
             await exchange.write(b"", more=False)
         else:
-            await self._send(exchange, download, Span(0, size))
+            await self._send(exchange, download, Span(0, size), begun)
 
     async def _part(self, exchange: Exchange, download: Download, headers: Headers, span: Span) -> None:
         length = span.stop - span.start
@@ -261,8 +290,9 @@ class Downloads:
             (b"content-range", content_range(span, download.file.blob.size)),
             (b"content-length", b"%d" % length),
         ]
+        begun = await self._begin(download, span)
         await exchange.start(206, [*headers, *own])
-        await self._send(exchange, download, span)
+        await self._send(exchange, download, span, begun)
 
     async def _parts(self, exchange: Exchange, download: Download, headers: Headers, spans: list[Span]) -> None:
         boundary = secrets.token_hex(16).encode()
@@ -272,67 +302,35 @@ class Downloads:
             (b"content-type", b"multipart/byteranges; boundary=" + boundary),
             (b"content-length", b"%d" % length),
         ]
+        begun = await self._begin(download, spans[0])
         await exchange.start(206, [*(pair for pair in headers if pair[0] != b"content-type"), *own])
         for head, span in zip(heads, spans, strict=True):
             await exchange.write(head, more=True)
-            await self._send(exchange, download, span, more=True)
+            await self._send(exchange, download, span, begun, more=True)
+            begun = None
         await exchange.write(closing, more=False)
 
-    async def _send(self, exchange: Exchange, download: Download, span: Span, *, more: bool = False) -> None:
+    async def _begin(self, download: Download, span: Span) -> Begun | None:
+        """Have the first bytes come, so that what is wrong with a bucket shows before the head of the answer is out."""
+        return None if download.body is not None else await self._sender.begin(download.file.blob, span)
+
+    async def _send(
+        self, exchange: Exchange, download: Download, span: Span, begun: Begun | None = None, *, more: bool = False
+    ) -> None:
         """Send a span of a file; ``more`` says that other bytes follow it. Raises ClientGone."""
         if download.body is not None:
             await exchange.write(download.body["body"][span.start : span.stop], more=more)
-            return
-        self._streams += 1
-        try:
-            with self._stalls.guard(self._limits.send_timeout) as guard:
-                await self._stream(exchange, download.file.blob, span, guard, more=more)
-        except Stalled:
-            raise ClientGone from None
-        finally:
-            self._streams -= 1
+        else:
+            await self._sender.send(exchange, download.file.blob, span, begun, more=more)
 
-    async def _stream(self, exchange: Exchange, blob: BlobHandle, span: Span, guard: Guard, *, more: bool) -> None:
-        start, stop = span
-        asked_at = start
-        while start < stop:
-            # many slow readers share what one fast reader may have in memory
-            size = max(MIN_PIECE, min(self._limits.buffer, _IN_FLIGHT // self._streams))
-            piece = self._read_cached(blob, start, min(start + size, stop))
-            if not piece:
-                piece = await self._filestore.in_thread(_read, blob, Span(start, min(start + size, stop)))
-            start += len(piece)
-            await exchange.write(piece, more=more or start < stop)
-            guard.moved()
-            if start - asked_at >= _ASKED_EVERY and start < stop:
-                asked_at = start
-                await exchange.require_client()
 
-    def _read_cached(self, blob: BlobHandle, start: int, stop: int) -> bytes:
-        """Read what the system has in memory already, without waiting for the disk; empty where it has nothing."""
-        buffer = self._read_buffer[: stop - start]
-        try:
-            count = os.preadv(blob.descriptor, [buffer], start, os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                return b""
-            raise
-        return bytes(buffer[:count])
+def _end_confirming(download: Download, looking: "asyncio.Task[bool]") -> None:
+    download.confirming = None
+    if not looking.cancelled():
+        # whoever waits for it is told; where nobody does any more nobody needs to be
+        looking.exception()
 
 
 def _disposition(file: OpenFile, name: str | None, *, forced: bool) -> bytes:
     is_inline = file.record is not None and not forced and names.is_harmless_inline(file.record.media_type)
     return names.content_disposition("inline" if is_inline else "attachment", name)
-
-
-def _read(blob: BlobHandle, span: Span) -> bytes:
-    """Read a span; OSError where the file is shorter than it was when it was opened. Blocks."""
-    pieces = []
-    start, stop = span
-    while start < stop:
-        piece = os.pread(blob.descriptor, stop - start, start)
-        if not piece:
-            raise OSError(errno.EIO, "the blob has become shorter while it was read")
-        pieces.append(piece)
-        start += len(piece)
-    return b"".join(pieces)

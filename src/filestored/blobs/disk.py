@@ -5,14 +5,15 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from filestored.blobs.flushing import flush_filesystem
 from filestored.blobs.layout import StoreFolder, is_regular
-from filestored.blobs.store import BlobHandle, BlobStat, StagedBytes
+from filestored.blobs.store import BlobHandle, BlobStat, Failed, Identity, StagedBytes, pread_all
+from filestored.blobs.walking import Walk
 from filestored.digest import Digest
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -23,10 +24,54 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # what opening or looking at nothing, a link, a folder or a name below a file ends with: no blob lies there
 _NOT_A_BLOB = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
 
+# what a read that must not wait ends with where it would have to, or cannot be asked not to
+_WOULD_WAIT = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+
 # how long a folder held open is taken for the one that bears the name, without looking
 _TRUSTED_SECONDS = 1.0
+_PIECE = 1 << 20
 
 T = TypeVar("T")
+
+
+class DiskHandle(BlobHandle):
+    """A blob's file held open: it can be read to its end whatever happens to its name meanwhile."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int, status: os.stat_result) -> None:
+        self.descriptor = descriptor
+        super().__init__(_identity(status))
+
+    def read(self, start: int, stop: int) -> bytes:
+        """See BlobHandle. OSError where the file is shorter than it was when it was opened."""
+        return pread_all(self.descriptor, start, stop)
+
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """See BlobHandle."""
+        end = self.size if stop is None else stop
+        for position in range(start, end, _PIECE):
+            yield self.read(position, min(position + _PIECE, end))
+
+    def read_cached(self, start: int, stop: int, buffer: memoryview) -> bytes:
+        """See BlobHandle."""
+        span = buffer[: stop - start]
+        try:
+            count = os.preadv(self.descriptor, [span], start, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in _WOULD_WAIT:
+                return b""
+            raise
+        return bytes(span[:count])
+
+    def close(self) -> None:
+        """See BlobHandle."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class DiskBlobStore:
@@ -36,8 +81,11 @@ class DiskBlobStore:
     to use from several threads and processes at once. The promises of the methods are those of BlobStore.
     """
 
+    removes_at_once = True
+
     def __init__(self, folder: StoreFolder, *, for_reading: bool = False) -> None:
         """``for_reading`` opens what another program may have left as well: nothing can be published then."""
+        self._folder = folder
         self._root = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.staging = -1 if for_reading else os.open(folder.private / "tmp", _DIRECTORY)
         self._quarantine = folder.quarantine
@@ -55,7 +103,16 @@ class DiskBlobStore:
         self._shards.clear()
         self._replaced.clear()
 
-    def open(self, digest: Digest) -> BlobHandle | None:
+    @property
+    def id(self) -> str:
+        """See BlobStore. Raises OSError."""
+        return self._folder.identity()
+
+    def keep_for(self, catalogue: str, *, take_over: bool = False) -> str:
+        """See BlobStore."""
+        return catalogue
+
+    def open(self, digest: Digest, size: int | None = None) -> DiskHandle | None:
         """See BlobStore."""
         descriptor = self._at(digest, _open_for_reading)
         if descriptor is None:
@@ -64,17 +121,31 @@ class DiskBlobStore:
         if not is_regular(status):
             os.close(descriptor)
             return None
-        return BlobHandle(descriptor, status)
+        return DiskHandle(descriptor, status)
 
-    def identity(self, digest: Digest) -> tuple[int, int, int] | None:
-        """Return what tells one blob file from another under the same name: inode, time and size."""
+    def identity(self, digest: Digest) -> Identity | None:
+        """See BlobStore."""
         status = self._status(digest)
         return None if status is None else _identity(status)
+
+    def is_in_place(self, digest: Digest, identity: Identity) -> bool:
+        """See BlobStore."""
+        return self.identity(digest) == identity
 
     def stat(self, digest: Digest) -> BlobStat | None:
         """See BlobStore."""
         status = self._status(digest)
         return None if status is None else BlobStat(status.st_size, int(status.st_mtime))
+
+    def bring(self, staged: StagedBytes, *, anew: bool = False) -> bool:
+        """See BlobStore."""
+        return False
+
+    def foresee(self, digests: Iterable[Digest]) -> None:
+        """See BlobStore."""
+
+    def forget_foreseen(self) -> None:
+        """See BlobStore."""
 
     def publish(self, staged: StagedBytes) -> bool:
         """See BlobStore."""
@@ -102,7 +173,7 @@ class DiskBlobStore:
             self._unflushed_shards -= shards
 
     def flush_everything(self) -> bool:
-        """Make all names and staged bytes durable at once; False, and nothing done, where that is no gain."""
+        """See BlobStore."""
         if not flush_filesystem(self._root):
             return False
         self._unflushed_shards.clear()
@@ -112,12 +183,8 @@ class DiskBlobStore:
         """See BlobStore."""
         return self._at(digest, _unlink) is not None
 
-    def quarantine(self, digest: Digest, identity: tuple[int, int, int]) -> Path | None:
-        """Take a damaged blob away from its name, durably; return where it lies now, beside earlier ones of that name.
-
-        ``identity`` is that of the file that was found damaged: None, and nothing done, where the name belongs to
-        another by now, or to none. Call it inside a write transaction, which keeps others from publishing and removing.
-        """
+    def quarantine(self, digest: Digest, identity: Identity) -> Path | None:
+        """See BlobStore."""
         room = os.open(self._quarantine, _DIRECTORY)
         try:
             free = _free_name(digest, room)
@@ -128,6 +195,18 @@ class DiskBlobStore:
         finally:
             os.close(room)
         return self._quarantine / free if moved else None
+
+    def walk(self, after: str = "", *, failed: Failed) -> Walk:
+        """See BlobStore."""
+        return Walk(self._folder, after, failed=failed)
+
+    def require_usable(self) -> None:
+        """See BlobStore."""
+        self.free_bytes()
+
+    def presigned(self, digest: Digest, seconds: float, headers: Mapping[str, str]) -> None:
+        """See BlobStore."""
+        return
 
     def free_bytes(self) -> int:
         """See BlobStore."""
@@ -217,7 +296,7 @@ def _unlink(name: str, shard: int) -> bool:
     return True
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
+def _identity(status: os.stat_result) -> Identity:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
@@ -230,7 +309,7 @@ def _free_name(digest: Digest, room: int) -> str:
     return name
 
 
-def _move(name: str, shard: int, *, identity: tuple[int, int, int], room: int, new_name: str) -> bool:
+def _move(name: str, shard: int, *, identity: Identity, room: int, new_name: str) -> bool:
     if _identity(_look(name, shard)) != identity:
         return False
     os.rename(name, new_name, src_dir_fd=shard, dst_dir_fd=room)

@@ -25,7 +25,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from filestored.blobs.address import BucketAddress
 from filestored.digest import Algorithm, algorithm_of, parse_digest
 from filestored.errors import StartError
 
@@ -44,7 +46,10 @@ class StoreFolder:
     """An adopted store: a marked folder in which every other part may work."""
 
     path: Path
+    """The folder; where the blobs lie in a bucket its spool, for what is under way."""
     algorithm: Algorithm
+    bucket: BucketAddress | None = None
+    """Where the blobs lie, if not in the folder."""
 
     @property
     def private(self) -> Path:
@@ -86,6 +91,11 @@ class StoreFolder:
         """Where blobs lie whose bytes are not their digest."""
         return self.private / "quarantine"
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether no daemon ever came so far as to use it: the bucket that it was made for may not even exist."""
+        return not any((self.private / name).exists() for name in ("shared", "catalogue.sqlite3", "store-id"))
+
     def identity(self) -> str:
         """Return what tells this store from all others, made when it is asked for first. Raises OSError."""
         path = self.private / "store-id"
@@ -101,52 +111,81 @@ class StoreFolder:
 
     def algorithms(self) -> list[Algorithm]:
         """Return the algorithms that the store's mark says its blobs are named by. Raises StartError, OSError."""
-        return [Algorithm(name) for name in _read_mark(self.path) or [] if name in list(Algorithm)]
+        mark = _read_mark(self.path)
+        return [Algorithm(name) for name in mark.algorithms if name in list(Algorithm)] if mark else []
 
     def record_algorithms(self, algorithms: Iterable[Algorithm]) -> None:
         """Note in the store's mark what its blobs are named by besides; new ones are named as before.
 
         Raises StartError, OSError.
         """
-        known = _read_mark(self.path) or [self.algorithm.value]
-        more = [algorithm.value for algorithm in algorithms if algorithm.value not in known]
+        known = _read_mark(self.path) or _Mark([self.algorithm.value], str(self.bucket) if self.bucket else None)
+        more = [algorithm.value for algorithm in algorithms if algorithm.value not in known.algorithms]
         if more:
-            _write_mark(self.path, Algorithm(known[-1]), [*more, *known[:-1]])
+            _write_mark(self.path, _Mark([*more, *known.algorithms], known.bucket))
 
     @classmethod
-    def adopt(cls, path: Path, algorithm: Algorithm) -> "StoreFolder":
+    def adopt(cls, path: Path, algorithm: Algorithm, bucket: BucketAddress | None = None) -> "StoreFolder":
         """Open the store at ``path``, making or marking it where needed; ``algorithm`` names new blobs.
 
         An empty or missing folder becomes a store; a folder laid out as one (left by an earlier program) is
-        marked and served as it is. Raises StartError for everything else.
+        marked and served as it is. With ``bucket`` it is the spool of that bucket, which is not looked at here.
+        Raises StartError for everything else.
         """
         try:
             _make_folder(path)
             mark = _read_mark(path)
             if mark is None:
-                _write_mark(path, algorithm, _require_store_layout(path, algorithm))
-            elif algorithm not in mark:
-                _write_mark(path, algorithm, mark)
+                known = _require_store_layout(path, algorithm) if bucket is None else _require_empty(path)
+                _write_mark(path, _Mark([*known, algorithm.value], None if bucket is None else str(bucket)))
+            else:
+                if mark.bucket is not None and bucket is not None and cls(path, algorithm).is_unused:
+                    mark = mark._replace(bucket=str(bucket))
+                    _write_mark(path, mark)
+                _require_kind(path, mark.bucket, bucket)
+                if algorithm not in mark.algorithms:
+                    _write_mark(path, _Mark([*mark.algorithms, algorithm.value], mark.bucket))
             for name in _FOLDERS:
                 _make_folder(path / _PRIVATE / name)
         except OSError as error:
             raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
-        return cls(path, algorithm)
+        return cls(path, algorithm, bucket)
 
     @classmethod
-    def find(cls, path: Path, algorithm: Algorithm) -> "StoreFolder":
+    def find(cls, path: Path, algorithm: Algorithm, bucket: BucketAddress | None = None) -> "StoreFolder":
         """Open a store that is there already: as :meth:`adopt`, but nothing becomes a store that holds nothing.
 
         ``algorithm`` counts only where the store does not say itself what it names new blobs by. Raises StartError.
+        A machine that has no spool of a bucket yet gets one: whether the bucket is a store is seen when it is opened.
         """
         try:
             mark = _read_mark(path) if path.is_dir() else None
             is_empty = mark is None and not (path.is_dir() and any(_entries(path)))
         except OSError as error:
             raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
-        if is_empty:
+        if is_empty and bucket is None:
             raise StartError(f"there is no store at {path}; name it with --store")
-        return cls.adopt(path, Algorithm(mark[-1]) if mark else algorithm)
+        return cls.adopt(path, Algorithm(mark.algorithms[-1]) if mark else algorithm, bucket)
+
+
+def _require_kind(path: Path, marked: str | None, bucket: BucketAddress | None) -> None:
+    """Raise StartError unless a marked folder is what it is to be: a store, or the spool of a bucket."""
+    if marked is not None and bucket is None:
+        raise StartError(f"{path} is the spool of the bucket {marked}: name that with --store, and {path} with --spool")
+    if marked is None and bucket is not None:
+        raise StartError(f"{path} is a store itself, not the spool of {bucket}: name another folder with --spool")
+    if bucket is not None and marked != str(bucket):
+        raise StartError(f"{path} is the spool of {marked}, not of {bucket}: name another folder with --spool")
+
+
+def _require_empty(path: Path) -> list[str]:
+    """Raise StartError unless a folder that is to be a spool is empty; no blob of it is named by anything."""
+    for entry in _entries(path):
+        if entry.name not in (_PRIVATE, "lost+found"):
+            raise StartError(
+                f"{path} is neither empty nor a spool (it holds {_shown(entry.name)}); name another folder with --spool"
+            )
+    return []
 
 
 def _make_folder(path: Path) -> None:
@@ -171,31 +210,40 @@ def flush_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _read_mark(path: Path) -> list[str] | None:
-    """Return the algorithms an existing mark names, None where there is no mark."""
+class _Mark(NamedTuple):
+    """What ``format.json`` says: the algorithms of the blobs, that of new ones last, and the bucket of a spool."""
+
+    algorithms: list[str]
+    bucket: str | None
+
+
+def _read_mark(path: Path) -> _Mark | None:
+    """Return what an existing mark says, None where there is no mark."""
     private = path / _PRIVATE
     if private.is_symlink():
         raise StartError(f"{private} is a symbolic link; a store does not follow one")
     try:
         mark = json.loads((private / "format.json").read_bytes())
-        version, algorithms = mark["layout"], mark["algorithms"]
+        version, algorithms, bucket = mark["layout"], mark["algorithms"], mark.get("bucket")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StartError(f"{private / 'format.json'} is damaged; restore it from a backup or remove it") from error
     if not isinstance(version, int) or version > LAYOUT_VERSION:
         raise StartError(f"the store {path} was made by a newer version (layout {version}); upgrade this program")
-    return [str(name) for name in algorithms]
+    return _Mark([str(name) for name in algorithms], None if bucket is None else str(bucket))
 
 
-def _write_mark(path: Path, algorithm: Algorithm, known: list[str]) -> None:
+def _write_mark(path: Path, mark: _Mark) -> None:
     private = path / _PRIVATE
     _make_folder(private)
     private.chmod(0o700)
-    mark = {"layout": LAYOUT_VERSION, "algorithms": [*known, algorithm.value]}
+    written: dict[str, Any] = {"layout": LAYOUT_VERSION, "algorithms": mark.algorithms}
+    if mark.bucket is not None:
+        written["bucket"] = mark.bucket
     draft = private / "format.json.new"
     with draft.open("w") as file:
-        json.dump(mark, file)
+        json.dump(written, file)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(private / "format.json")
@@ -229,8 +277,13 @@ def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _not_a_store(path: Path, name: str) -> StartError:
-    shown = name.encode("ascii", "backslashreplace").decode()
-    return StartError(f"{path} is neither empty nor a store (it holds {shown}); name another folder with --store")
+    return StartError(
+        f"{path} is neither empty nor a store (it holds {_shown(name)}); name another folder with --store"
+    )
+
+
+def _shown(name: str) -> str:
+    return name.encode("ascii", "backslashreplace").decode()
 
 
 def is_laid_out_as_store(path: Path) -> bool:
