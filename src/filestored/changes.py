@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from filestored.blobs.disk import DiskBlobStore
+from filestored.blobs.store import BlobStore
 from filestored.catalogue.records import NOBODY, Added, FileChange, FileRecord, UploadRecord, Wish
 from filestored.catalogue.transaction import Transaction
 from filestored.digest import Digest
@@ -37,8 +37,17 @@ class Change(ABC, Generic[T_co]):
         self.removed: list[Digest] = []
         """The blobs it has decided to remove."""
 
+    @property
+    def claims(self) -> list[Digest]:
+        """The digests that have a file afterwards whose blob must stay from then on."""
+        return []
+
+    def asks(self, transaction: Transaction) -> list[Digest]:
+        """Return the blobs that are looked at when it is carried out: a bucket looks at those of many at once."""
+        return self.digests
+
     @abstractmethod
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> T_co:
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> T_co:
         """Do it; what it returns is the answer once everything is durable.
 
         Raises RequestError, before anything is done, where it must not be done.
@@ -58,7 +67,12 @@ class AddFiles(Change[list[Added]]):
         self._bodies = bodies
         self._quota = quota
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> list[Added]:
+    @property
+    def claims(self) -> list[Digest]:
+        """See Change."""
+        return self.digests
+
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> list[Added]:
         """Publish and record. Raises TooLarge where the owner would keep more than the quota."""
         if self._quota is not None:
             self._require_quota(self._quota, transaction, now)
@@ -76,9 +90,8 @@ class AddFiles(Change[list[Added]]):
         if more and kept + more > quota:
             raise over_quota(quota, kept, more)
 
-    def _add(self, transaction: Transaction, blobs: DiskBlobStore, staged: Staged, wish: Wish, now: int) -> Added:
-        if blobs.publish(staged):
-            staged.is_published()
+    def _add(self, transaction: Transaction, blobs: BlobStore, staged: Staged, wish: Wish, now: int) -> Added:
+        if _publish(staged, blobs):
             self.published.append(staged.digest)
         rows = transaction.find(staged.digest)
         unclaimed = [file for file in rows if file.owner == NOBODY]
@@ -106,13 +119,17 @@ class TakeOver(Change[bool]):
         super().__init__([digest], [staged] if staged else [])
         self._files = files
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
+    @property
+    def claims(self) -> list[Digest]:
+        """See Change."""
+        return self.digests
+
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> bool:
         """Publish and record. Raises NotFound where the blob that was here has been deleted meanwhile."""
         digest = self.digests[0]
         has_changed = False
         for staged in self.staged:
-            if blobs.publish(staged):
-                staged.is_published()
+            if _publish(staged, blobs):
                 self.published.append(digest)
                 has_changed = True
         if not self.staged and blobs.stat(digest) is None:
@@ -145,6 +162,15 @@ class TakeOver(Change[bool]):
         return True
 
 
+def _publish(staged: Staged, blobs: BlobStore) -> bool:
+    """Give staged bytes their name; tell whether that changed the store."""
+    has_changed = blobs.publish(staged)
+    if has_changed and blobs.removes_at_once:
+        # a bucket has a copy of them
+        staged.is_published()
+    return has_changed
+
+
 class FinishUpload(AddFiles):
     """Make a whole upload the file it was sent for, and note that on it."""
 
@@ -156,7 +182,7 @@ class FinishUpload(AddFiles):
         self._upload = upload
         self._parts = parts
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> list[Added]:
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> list[Added]:
         """Publish, record and note. Raises TooLarge as :class:`AddFiles`, NotFound where a part has been ended."""
         for part in self._parts:
             if transaction.find_upload(part.id) != part:
@@ -213,7 +239,7 @@ class ChangeFile(Change[FileRecord | None]):
         self._change = change
         self._of_anybody = of_anybody
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> FileRecord | None:
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> FileRecord | None:
         """Change it."""
         live = [file for file in transaction.find(self.digests[0]) if file.is_live(now)]
         mine = [file for file in live if file.owner == self._owner] or (live if self._of_anybody else [])
@@ -240,7 +266,11 @@ class DeleteFile(Change[bool]):
         self._owner = owner
         self._takes_unclaimed = takes_unclaimed
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
+    def asks(self, transaction: Transaction) -> list[Digest]:
+        """See Change: where anybody keeps it, it is there."""
+        return [] if any(file.owner != NOBODY for file in transaction.find(self.digests[0])) else self.digests
+
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> bool:
         """Delete the rows and decide on the blob; False where there was no such file."""
         digest = self.digests[0]
         rows = transaction.find(digest)
@@ -269,7 +299,7 @@ class BeginUpload(Change[None]):
         super().__init__([], names=[kept_by(upload.owner)])
         self._upload = upload
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> None:
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> None:
         """Note it. Raises Busy where its owner has as many under way as allowed."""
         count, _ = transaction.uploads_under_way(self._upload.owner)
         if count >= MAX_UNDER_WAY:
@@ -286,7 +316,7 @@ class NoteUpload(Change[bool]):
         self._upload = upload
         self._quota = quota
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> bool:
         """Note it. Raises TooLarge where more than the quota is under way: many may have begun to send at once."""
         known = transaction.find_upload(self._upload.id)
         if known is None:
@@ -313,7 +343,7 @@ class EndUpload(Change[bool]):
         self._upload_id = upload_id
         self._only_if_expired = only_if_expired
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> bool:
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> bool:
         """Forget it; whoever asks for that removes the bytes."""
         upload = transaction.find_upload(self._upload_id)
         if upload is None or (self._only_if_expired and upload.expires_at > now):
@@ -330,7 +360,11 @@ class EndFiles(Change[int]):
     def __init__(self) -> None:
         super().__init__([])
 
-    def carry_out(self, transaction: Transaction, blobs: DiskBlobStore, now: int) -> int:
+    def asks(self, transaction: Transaction) -> list[Digest]:
+        """See Change."""
+        return []
+
+    def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> int:
         """Delete the rows and decide on the blobs that are left to nobody."""
         self.removed = []
         self.digests = transaction.expired(now, self.most)

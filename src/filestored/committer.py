@@ -3,6 +3,9 @@
 A durable small upload costs a share of a flush, not a flush. The order is that of the design: bytes flushed,
 published by rename, folder flushed, catalogue committed, then the answer. The catalogue's write transaction is
 the lock between publishing and removing: a blob is published, and found to be kept by nobody, only inside one.
+
+Where the blobs lie in a bucket bodies are brought there before (``carriers``), and removed from there after that
+(``removers``): what takes long happens in threads of its own, without a lock.
 """
 
 import asyncio
@@ -12,34 +15,34 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from loguru import logger
 
-from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES
+from filestored.blobs.store import BlobStore
+from filestored.carriers import admit
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
 from filestored.catalogue.transaction import Transaction
 from filestored.changes import Change
 from filestored.digest import Digest
+from filestored.errands import MOST_LOOKED_AT, Errands
 from filestored.errors import (
     Busy,
     CatalogueBusy,
     CatalogueConflict,
-    CatalogueError,
     CatalogueFault,
     CatalogueUnavailable,
-    FilestoredError,
-    OutOfSpace,
     RequestError,
     StorageFault,
     is_full,
 )
+from filestored.pending import Pending, tell
+from filestored.removals import settle_removals
 from filestored.staging import Staged
 
 MAX_BATCH = 256
@@ -48,16 +51,9 @@ _SHARED_FLUSH = 4
 _STOP_TIMEOUT_SECONDS = 60
 _TRIES_LEFT = 3
 _MAKE_ROOM_EVERY_SECONDS = 5.0
+_TIDIED_EVERY_SECONDS = 2.0
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Waiting(Generic[T]):
-    change: Change[T]
-    answer: "asyncio.Future[T]"
-    outcome: T | None = None
-    error: BaseException | None = None
 
 
 class Committer:
@@ -65,7 +61,7 @@ class Committer:
 
     def __init__(
         self,
-        blobs: DiskBlobStore,
+        blobs: BlobStore,
         catalogue: Catalogue,
         *,
         durable: bool,
@@ -85,8 +81,11 @@ class Committer:
         self._reserve = reserve
         self._flush_failed = flush_failed
         self._make_room_at = 0.0
-        self._gathered: list[_Waiting[Any]] = []
-        self._queue: queue.SimpleQueue[list[_Waiting[Any]]] = queue.SimpleQueue()
+        self._gathered: list[Pending[Any]] = []
+        self._queue: queue.SimpleQueue[list[Pending[Any]]] = queue.SimpleQueue()
+        self._errands = (
+            None if blobs.removes_at_once else Errands(blobs, catalogue, self._queue.put, self._end, changed)
+        )
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
@@ -97,41 +96,66 @@ class Committer:
         if not self._gathered:
             # what one turn of the loop brings goes over in one piece: waking a thread costs more than a small upload
             loop.call_soon(self._hand_over)
-        self._gathered.append(_Waiting(change, answer))
+        self._gathered.append(Pending(change, answer))
         return answer
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
-        if gathered:
+        if gathered and self._errands is not None:
+            self._errands.begin(gathered)
+        elif gathered:
             self._queue.put(gathered)
 
     def close(self) -> None:
         """Carry out what waits, then end the thread."""
         self._hand_over()
+        if self._errands is not None:
+            self._errands.wait(_STOP_TIMEOUT_SECONDS)
         self._queue.put([])
         self._thread.join(_STOP_TIMEOUT_SECONDS)
+        if self._errands is not None:
+            self._errands.close()
 
     def _run(self) -> None:
-        while batch := self._queue.get():
+        while batch := self._next():
             is_last = False
             with contextlib.suppress(queue.Empty):
-                while len(batch) < MAX_BATCH and not is_last:
+                while len(batch) < MAX_BATCH and not is_last and self._may_grow(batch):
                     following = self._queue.get_nowait()
                     is_last = not following
                     batch += following
-            self._commit(batch)
-            for waiting in batch:
-                for staged in waiting.change.staged:
-                    # what cannot be removed now is removed at the next start
-                    with contextlib.suppress(OSError):
-                        staged.discard()
-            for loop in {waiting.answer.get_loop() for waiting in batch}:
-                loop.call_soon_threadsafe(_answer, [waiting for waiting in batch if waiting.answer.get_loop() is loop])
+            if brought := self._brought(batch):
+                self._commit(brought)
+            self._end(batch if self._errands is None else self._errands.hand_on(batch))
+            if self._errands is not None:
+                self._errands.tidy()
             self._catalogue.limit_wal()
             if is_last:
                 return
 
-    def _commit(self, batch: list[_Waiting[Any]]) -> None:
+    def _may_grow(self, batch: list[Pending[Any]]) -> bool:
+        """Tell whether a bucket can be asked about still more in the moment that a transaction has for it."""
+        return self._errands is None or sum(len(each.change.digests) for each in batch) < MOST_LOOKED_AT
+
+    def _next(self) -> list[Pending[Any]]:
+        """Wait for the next changes; tidy up meanwhile what earlier ones have left behind in a bucket."""
+        while self._errands is not None and self._errands.has_left_behind:
+            try:
+                return self._queue.get(timeout=_TIDIED_EVERY_SECONDS)
+            except queue.Empty:
+                self._errands.tidy()
+        return self._queue.get()
+
+    def _end(self, batch: list[Pending[Any]]) -> None:
+        """Let go of what was staged for changes that are over, and tell who waits for them."""
+        for pending in batch:
+            for staged in pending.change.staged:
+                # what cannot be removed now is removed at the next start
+                with contextlib.suppress(OSError):
+                    staged.discard()
+        tell(batch)
+
+    def _commit(self, batch: list[Pending[Any]]) -> None:
         """Carry out a batch; where it fails as a whole, each change by itself, so that one fault stays one's own."""
         try:
             _again(partial(self._carry_out, batch))
@@ -148,7 +172,16 @@ class Committer:
                 self._commit_on_full_disk(batch[0])
             self._withdraw(batch[0].change)
 
-    def _commit_on_full_disk(self, waiting: _Waiting[Any]) -> None:
+    def _brought(self, batch: list[Pending[Any]]) -> list[Pending[Any]]:
+        """Return those changes whose bodies could be brought to the bucket; take back what the others have put."""
+        if self._errands is None:
+            return batch
+        for pending in batch:
+            if pending.error is not None:
+                self._withdraw(pending.change)
+        return [pending for pending in batch if pending.error is None]
+
+    def _commit_on_full_disk(self, waiting: Pending[Any]) -> None:
         """Try once more, with more room: what the log gives back, and for a delete the reserve too."""
         first = waiting.error
         try:
@@ -184,12 +217,14 @@ class Committer:
             return False
         return has_gained
 
-    def _carry_out(self, batch: list[_Waiting[Any]]) -> None:
-        if self._durable:
+    def _carry_out(self, batch: list[Pending[Any]]) -> None:
+        if self._durable and self._errands is None:
+            # what a bucket has answered is durable, and the staged bytes are not needed after that
             self._flush_staged([staged for waiting in batch for staged in waiting.change.staged])
         with self._transaction(batch) as transaction:
             now = now_milliseconds()
-            for waiting in batch:
+            admitted = batch if self._errands is None else admit(batch, transaction, self._blobs)
+            for waiting in admitted:
                 waiting.error = None
                 try:
                     waiting.outcome = waiting.change.carry_out(transaction, self._blobs, now)
@@ -206,12 +241,12 @@ class Committer:
                 # refused now, but an attempt before, with others that failed, may have published already
                 self._withdraw(waiting.change)
         removing = [waiting for waiting in batch if waiting.change.removed]
-        if removing:
+        if removing and self._errands is None:
             self._settle(removing)
             self._forget([digest for waiting in removing for digest in waiting.change.removed])
 
     @contextlib.contextmanager
-    def _transaction(self, batch: list[_Waiting[Any]]) -> Iterator[Transaction]:
+    def _transaction(self, batch: list[Pending[Any]]) -> Iterator[Transaction]:
         """Run the write transaction of a batch; tell where the disk fails the flush that ends it."""
         names = [name for waiting in batch for name in waiting.change.names]
         try:
@@ -221,6 +256,8 @@ class Committer:
             if error.is_flush:
                 self._flush_failed()
             raise
+        finally:
+            self._blobs.forget_foreseen()
 
     @contextlib.contextmanager
     def _flushing(self) -> Iterator[None]:
@@ -236,7 +273,7 @@ class Committer:
         for digest in digests:
             self._changed(digest)
 
-    def _settle(self, removing: list[_Waiting[Any]]) -> None:
+    def _settle(self, removing: list[Pending[Any]]) -> None:
         """Remove the blobs whose removal is committed: whatever fails now, the decision stands."""
         told: RequestError = StorageFault(
             "The file is deleted, but its bytes could not be removed; that is tried again with the next delete. The "
@@ -273,7 +310,10 @@ class Committer:
 
     def _withdraw(self, change: Change[Any]) -> None:
         """Take back what a failed upload published, unless somebody keeps it by now."""
-        if not change.published:
+        if self._errands is not None:
+            # what was put but not published, or perhaps put, too
+            self._errands.withdraw([staged.digest for staged in change.staged if staged.is_brought])
+        if not change.published or self._errands is not None:
             return
         try:
             with self._catalogue.transaction(change.published) as transaction:
@@ -283,31 +323,6 @@ class Committer:
             self._forget(change.published)
         except Exception as error:
             logger.warning("a failed upload left a blob behind that no file names: {}", error)
-
-
-def settle_removals(
-    catalogue: Catalogue, blobs: DiskBlobStore, removed: Sequence[Digest] = (), *, flush: bool
-) -> set[Digest]:
-    """Remove the blobs whose removal is committed, except those that an owner keeps by now.
-
-    ``removed`` are those that the caller has decided on; of all others only those are removed that nobody else is
-    changing. Done right after each delete, and at start for what a crash left undone. Returns the blobs that the system
-    does not let go; their removal stays noted, and holds up no other.
-    """
-    stuck = set()
-    with catalogue.transaction(removed, flushed=False) as transaction:
-        decided = transaction.take_removals()
-        for digest in decided:
-            try:
-                if not transaction.is_named(digest):
-                    blobs.remove(digest)
-            except OSError as error:
-                logger.error("blob {} cannot be removed: {}", digest, error)
-                transaction.add_removal(digest)
-                stuck.add(digest)
-        if flush:
-            blobs.flush(decided)
-    return stuck
 
 
 def keep_reserve(path: Path) -> None:
@@ -327,16 +342,6 @@ def _again(work: Callable[[], T]) -> T:
     return work()
 
 
-def _answer(batch: list[_Waiting[Any]]) -> None:
-    for waiting in batch:
-        if waiting.answer.cancelled():
-            continue
-        if waiting.error is not None:
-            waiting.answer.set_exception(_explained(waiting.error))
-        else:
-            waiting.answer.set_result(waiting.outcome)
-
-
 def _is_fault(error: BaseException) -> bool:
     """Tell whether a batch failed as a whole, and nothing of it is to be tried again.
 
@@ -345,15 +350,3 @@ def _is_fault(error: BaseException) -> bool:
     """
     is_disk_fault = isinstance(error, OSError) and error.errno == errno.EIO
     return is_disk_fault or isinstance(error, CatalogueFault | CatalogueBusy | CatalogueUnavailable)
-
-
-def _explained(error: BaseException) -> BaseException:
-    """Turn a fault of disk or database into what the client is told; the log has the rest."""
-    if isinstance(error, FilestoredError) and not isinstance(error, CatalogueError):
-        return error
-    if is_full(error):
-        return OutOfSpace("The disk is full; nothing was stored. Free some space and try again.")
-    if isinstance(error, CatalogueError) and error.is_passing:
-        return error.told()
-    logger.opt(exception=error).error("the store failed")
-    return StorageFault("The server's disk or catalogue failed; nothing was changed. Its log says why.")

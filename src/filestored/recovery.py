@@ -2,19 +2,22 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loguru import logger
 
-from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
+from filestored.blobs.opening import open_blobs
+from filestored.blobs.store import BlobStore
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord
-from filestored.committer import keep_reserve, settle_removals
-from filestored.errors import CatalogueError, StartError
+from filestored.committer import keep_reserve
+from filestored.errors import BlobStoreError, CatalogueError, StartError
+from filestored.removals import settle_removals
 from filestored.resuming import clear_unfinished
 from filestored.shared import Shared
 from filestored.signing import KEY_NOTE, new_key
@@ -23,6 +26,11 @@ from filestored.unfinished import UnfinishedFolder
 
 STORE_NOTE = "store"
 """The name of the note that says to which store a catalogue belongs."""
+
+CATALOGUE_NOTE = "catalogue"
+"""The name of the note that tells a catalogue from all others, as a bucket notes by which it is kept."""
+
+_ID_BYTES = 16
 
 
 def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]:
@@ -41,7 +49,7 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
         Catalogue.prepare(catalogue or folder.catalogue_file)
     try:
         with _recovering(folder, catalogue) as (blobs, rows):
-            claim(folder, catalogue or folder.catalogue_file, rows)
+            claim(folder, blobs, catalogue or folder.catalogue_file, rows)
             if rows.note(KEY_NOTE) is None:
                 with rows.transaction() as transaction:
                     transaction.add_note(KEY_NOTE, new_key())
@@ -49,7 +57,7 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
             removed = staging.clear()
             with contextlib.closing(UnfinishedFolder(folder.uploads, staging)) as unfinished:
                 removed += clear_unfinished(unfinished, rows)[0]
-            settle_removals(rows, blobs, flush=True)
+            _settle(rows, blobs)
             tokens = rows.tokens()
         if has_room:
             with contextlib.suppress(OSError):
@@ -59,29 +67,55 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
         shared.close()
     except OSError as error:
         raise StartError(f"the store {folder.path} cannot be used: {error}") from error
-    except CatalogueError as error:
+    except (CatalogueError, BlobStoreError) as error:
         raise StartError(str(error)) from error
     if removed:
         logger.info("{} unfinished uploads of an earlier run were removed", removed)
     return tokens
 
 
-def claim(folder: StoreFolder, where: Address, rows: Catalogue) -> None:
-    """See that a database is this store's own: what another keeps is not for this one to remove.
+def _settle(rows: Catalogue, blobs: BlobStore) -> None:
+    """Carry out the removals that a crash left undone; of those in a bucket as many as take a moment."""
+    try:
+        settle_removals(rows, blobs, flush=True)
+    except BlobStoreError as error:
+        # the daemon's upkeep goes on with it
+        logger.warning("removals that were left undone are not carried out yet: {}", error)
 
-    Nobody has to with a file: it is this machine's, and as a rule the store's. Raises StartError, OSError.
+
+def claim(folder: StoreFolder, blobs: BlobStore, where: Address, rows: Catalogue, *, take_over: bool = False) -> None:
+    """See that catalogue and store belong together: what another keeps is not for this one to remove.
+
+    Nobody has to with a file beside the blobs: it is this machine's, and as a rule the store's. A bucket notes by which
+    catalogue it is kept, since several daemons might each have one of their own; ``take_over`` notes this one in place
+    of any other. Raises StartError, OSError, BlobStoreError.
     """
-    if isinstance(where, Path):
+    if isinstance(where, Path) and folder.bucket is None:
         return
-    own = folder.identity()
-    if rows.note(STORE_NOTE) is None:
-        with rows.transaction() as transaction:
-            transaction.add_note(STORE_NOTE, own)
-    if rows.note(STORE_NOTE) != own:
+    shown = folder.bucket or folder.path
+    if _noted(rows, STORE_NOTE, blobs.id) != blobs.id:
         raise StartError(
-            f"the catalogue {where} belongs to another store than {folder.path}: name a database of its own with "
+            f"the catalogue {where} belongs to another store than {shown}: name a database of its own with "
             "--catalogue; docs/operations.md says what to do where it is the same store, restored"
         )
+    if folder.bucket is None:
+        return
+    own = _noted(rows, CATALOGUE_NOTE, secrets.token_hex(_ID_BYTES))
+    if blobs.keep_for(own, take_over=take_over) != own:
+        raise StartError(
+            f"the bucket {shown} is kept by another catalogue than {where}: name that one with --catalogue; where it "
+            "is lost: filestored reindex --take-over"
+        )
+
+
+def _noted(rows: Catalogue, name: str, value: str) -> str:
+    """Return a note, which is ``value`` from now on where there is none."""
+    known = rows.note(name)
+    if known is None:
+        with rows.transaction() as transaction:
+            transaction.add_note(name, value)
+        known = rows.note(name)
+    return known or value
 
 
 def _give_up_reserve(folder: StoreFolder) -> bool:
@@ -94,8 +128,8 @@ def _give_up_reserve(folder: StoreFolder) -> bool:
 
 
 @contextlib.contextmanager
-def _recovering(folder: StoreFolder, catalogue: Address | None) -> Iterator[tuple[DiskBlobStore, Catalogue]]:
-    blobs = DiskBlobStore(folder)
+def _recovering(folder: StoreFolder, catalogue: Address | None) -> Iterator[tuple[BlobStore, Catalogue]]:
+    blobs = open_blobs(folder)
     try:
         rows = Catalogue(catalogue or folder.catalogue_file, durable=True)
         try:

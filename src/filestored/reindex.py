@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
-from filestored.blobs.walking import Walk
+from filestored.blobs.opening import open_blobs
+from filestored.blobs.store import BlobStore
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import NOBODY, UNKNOWN_TYPE, FileRecord
 from filestored.digest import Digest
@@ -30,8 +30,8 @@ class Reindex:
         self._failed = failed
 
     def run(self) -> None:
-        """Look at all blobs. Durable when it returns. Raises OSError, CatalogueError."""
-        blobs = DiskBlobStore(self._folder)
+        """Look at all blobs. Durable when it returns. Raises OSError, CatalogueError, BlobStoreError."""
+        blobs = open_blobs(self._folder)
         try:
             self._walk(blobs)
         finally:
@@ -40,9 +40,9 @@ class Reindex:
             with self._catalogue.transaction(alone=True) as transaction:
                 transaction.count_anew()
 
-    def _walk(self, blobs: DiskBlobStore) -> None:
+    def _walk(self, blobs: BlobStore) -> None:
         unnamed: list[Digest] = []
-        for digest in Walk(self._folder, failed=self._failed):
+        for digest in blobs.walk(failed=self._failed):
             self.blobs += 1
             if not self._catalogue.find(digest):
                 unnamed.append(digest)
@@ -51,14 +51,20 @@ class Reindex:
                 unnamed = []
         self._add(unnamed, blobs)
 
-    def _add(self, digests: list[Digest], blobs: DiskBlobStore) -> None:
+    def _add(self, digests: list[Digest], blobs: BlobStore) -> None:
         """Add files for those that still are there and named by none, while nobody publishes or removes."""
-        with self._catalogue.transaction(digests) as transaction:
-            # a file would keep what somebody has deleted
-            unnamed = [each for each in digests if not transaction.is_named(each) and not transaction.is_going(each)]
-            files = [file for digest in unnamed if (file := _unclaimed(digest, blobs))]
-            for file in files:
-                transaction.insert(file, is_first=True)
+        try:
+            with self._catalogue.transaction(digests) as transaction:
+                # a file would keep what somebody has deleted
+                unnamed = [
+                    each for each in digests if not transaction.is_named(each) and not transaction.is_going(each)
+                ]
+                blobs.foresee(unnamed)
+                files = [file for digest in unnamed if (file := _unclaimed(digest, blobs))]
+                for file in files:
+                    transaction.insert(file, is_first=True)
+        finally:
+            blobs.forget_foreseen()
         self._catalogue.limit_wal()
         self.added += len(files)
         self.added_bytes += sum(file.size for file in files)
@@ -66,7 +72,7 @@ class Reindex:
             have_forgotten(self._folder.shared_file, [file.digest for file in files])
 
 
-def _unclaimed(digest: Digest, blobs: DiskBlobStore) -> FileRecord | None:
+def _unclaimed(digest: Digest, blobs: BlobStore) -> FileRecord | None:
     """Return a file without owner for a blob; None where it is gone."""
     identity = blobs.identity(digest)
     if identity is None:

@@ -2,7 +2,7 @@
 
 ::
 
-    Walk (names on the disk) ─┐
+    Walk (names in the store) ┐
                               ├─ in the order of digests, each once ─ read ─ compare ─ quarantine ─ Finding
     live_digests (catalogue) ─┘                                            └ look whether it is missing ┘
 
@@ -11,7 +11,6 @@ How far a pass has come is in the catalogue's note ``scrub``, so that an interru
 
 import contextlib
 import errno
-import fcntl
 import heapq
 import os
 import time
@@ -23,15 +22,16 @@ from pathlib import Path
 
 from loguru import logger
 
-from filestored.blobs.disk import DiskBlobStore
+from filestored.blobs.disk import DiskHandle
 from filestored.blobs.layout import StoreFolder
+from filestored.blobs.opening import open_blobs
 from filestored.blobs.store import BlobHandle
-from filestored.blobs.walking import Walk
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
 from filestored.digest import Algorithm, Digest
-from filestored.errors import CatalogueError, StartError
+from filestored.errors import BlobStoreError, CatalogueError
 from filestored.passes import NOTE, Pass
+from filestored.removals import take_out_of_bucket
 from filestored.shared import have_forgotten
 
 _PIECE = 1 << 20
@@ -59,7 +59,7 @@ class Finding:
     name: str
     state: str
     reason: str
-    moved_to: Path | None = None
+    moved_to: Path | str | None = None
 
     def __str__(self) -> str:
         moved = f"; moved to {self.moved_to}" if self.moved_to else ""
@@ -89,26 +89,12 @@ class TokenBucket:
         return wait if wait >= _SHORTEST_WAIT_SECONDS else 0.0
 
 
-@contextlib.contextmanager
-def only_one(folder: StoreFolder) -> Iterator[None]:
-    """Let nobody else scrub a store while a block runs. Raises StartError where somebody does."""
-    descriptor = os.open(folder.private / "scrub.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StartError(f"another scrub of {folder.path} is running") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
 class _Told(Exception):
     """The scrub is to stop."""
 
 
 class Scrub:
-    """A pass over a store, or the rest of one. Run it under :func:`only_one`."""
+    """A pass over a store, or the rest of one. Run it under ``exclusion.only_one``."""
 
     def __init__(
         self,
@@ -131,7 +117,7 @@ class Scrub:
         """Names in the store that are no blobs, in what this run has looked at."""
         self._folder = folder
         self._catalogue = catalogue
-        self._blobs = DiskBlobStore(folder)
+        self._blobs = open_blobs(folder)
         self._algorithms = folder.algorithms()
         self._bucket = TokenBucket(rate)
         self._buffer = memoryview(bytearray(self._bucket.piece))
@@ -171,9 +157,9 @@ class Scrub:
 
     def _digests(self) -> Iterator[tuple[Digest, int | None]]:
         """Give all digests behind the position in their order, with the size that the catalogue knows, if any."""
-        walk = Walk(self._folder, self.state.position, failed=self._cannot_list)
-        on_disk: Iterator[tuple[Digest, int | None]] = ((digest, None) for digest in walk)
-        for digest, group in groupby(heapq.merge(on_disk, self._named(), key=itemgetter(0)), itemgetter(0)):
+        walk = self._blobs.walk(self.state.position, failed=self._cannot_list)
+        in_store: Iterator[tuple[Digest, int | None]] = ((digest, None) for digest in walk)
+        for digest, group in groupby(heapq.merge(in_store, self._named(), key=itemgetter(0)), itemgetter(0)):
             self.others = walk.others
             yield digest, next((size for _, size in group if size is not None), None)
         self.others = walk.others
@@ -196,13 +182,18 @@ class Scrub:
         """Compare a blob with its name and, where the catalogue knows one, with its size."""
         blob = None
         try:
-            blob = self._blobs.open(digest)
+            blob = self._blobs.open(digest, size)
             fault = self._compare(digest, blob) if blob else None
         except OSError as error:
             if error.errno in _NOT_THE_BLOBS:
                 raise
             self._report_unreadable(digest, blob, error)
             return
+        except BlobStoreError:
+            # what was deleted meanwhile cannot be read to its end
+            if blob is not None and self._blobs.identity(digest) != blob.identity:
+                return
+            raise
         if blob is not None and fault is not None:
             self._set_aside(digest, blob, fault)
             return
@@ -231,23 +222,28 @@ class Scrub:
         return [algorithms for algorithms in (listed, unlisted) if algorithms]
 
     def _hash(self, blob: BlobHandle, algorithms: list[Algorithm]) -> list[str]:
+        """Read a blob and return its hashes. Raises OSError, BlobStoreError."""
+        hashes = [algorithm.new() for algorithm in algorithms]
+        for piece in self._from_disk(blob) if isinstance(blob, DiskHandle) else blob.pieces():
+            for each in hashes:
+                each.update(piece)
+            self.read_bytes += len(piece)
+            self._breathe(len(piece))
+        return [each.hexdigest() for each in hashes]
+
+    def _from_disk(self, blob: DiskHandle) -> Iterator[memoryview]:
         """Read a blob from the disk, and leave what the system keeps in memory as it is. Raises OSError."""
         descriptor, position = blob.descriptor, 0
-        hashes = [algorithm.new() for algorithm in algorithms]
         is_in_memory = _is_in_memory(blob)
         if is_in_memory:
             # what is to be compared is what the disk has; reading it puts it into memory again
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         while count := os.preadv(descriptor, [self._buffer], position):
-            for each in hashes:
-                each.update(self._buffer[:count])
+            yield self._buffer[:count]
             if not is_in_memory:
                 os.posix_fadvise(descriptor, position, count, os.POSIX_FADV_DONTNEED)
             position += count
-            self.read_bytes += count
-            self._breathe(count)
-        return [each.hexdigest() for each in hashes]
 
     def _report_unreadable(self, digest: Digest, blob: BlobHandle | None, error: OSError) -> None:
         with contextlib.suppress(OSError):
@@ -259,17 +255,31 @@ class Scrub:
         """Move a damaged blob to quarantine, unless it was removed or replaced while it was read."""
         moved_to = None
         try:
-            # nobody publishes or removes meanwhile, and the open handle keeps the file's number from being used again
-            with self._catalogue.transaction([digest], flushed=False):
-                moved_to = self._blobs.quarantine(digest, blob.identity)
+            moved_to = self._move_away(digest, blob)
         except OSError as error:
             fault = f"{fault}; it cannot be moved away: {error.strerror or error}"
+        except BlobStoreError as error:
+            fault = f"{fault}; it cannot be moved away: {error.reason}"
         else:
             if moved_to is None:
                 return
         finally:
             have_forgotten(self._folder.shared_file, [digest])
         self._report(Finding(digest, "damaged", fault, moved_to))
+
+    def _move_away(self, digest: Digest, blob: BlobHandle) -> Path | str | None:
+        """Move a blob to quarantine; return where it lies, None where it was removed or replaced meanwhile."""
+        blobs, catalogue = self._blobs, self._catalogue
+        if blobs.removes_at_once:
+            # nobody publishes or removes meanwhile, and the open handle keeps the file's number from being used again
+            with catalogue.transaction([digest], flushed=False):
+                return blobs.quarantine(digest, blob.identity)
+        # a copy, which may take long
+        moved_to = blobs.quarantine(digest, blob.identity)
+        if moved_to is None:
+            return None
+        is_out = take_out_of_bucket(catalogue, blobs, digest, lambda: blobs.identity(digest) == blob.identity)
+        return moved_to if is_out else None
 
     def _look_whether_missing(self, digest: Digest) -> None:
         """Look again while nobody publishes or removes: an upload or a delete may have come between."""
@@ -284,7 +294,7 @@ class Scrub:
             reason = f"its blob has {blob.size} bytes instead of {wanted}"
         else:
             reason = f"a file names it, but there is no blob (of {wanted} bytes)"
-        if (self._folder.quarantine / digest).exists():
+        if self._blobs.removes_at_once and (self._folder.quarantine / digest).exists():
             reason += "; a damaged one lies in quarantine"
         self._report(Finding(digest, "missing", reason))
 
@@ -322,7 +332,7 @@ class Scrub:
             transaction.set_note(NOTE, self.state.noted())
 
 
-def _is_in_memory(blob: BlobHandle) -> bool:
+def _is_in_memory(blob: DiskHandle) -> bool:
     """Tell whether the system has a blob in memory, by its first and its last byte."""
     try:
         return all(

@@ -8,8 +8,16 @@ from filestored.catalogue import sqlite, statements
 from filestored.catalogue.address import Address
 from filestored.catalogue.database import Database
 from filestored.catalogue.listing import Page, Query, read_page
-from filestored.catalogue.records import FileRecord, TokenRecord, UploadRecord, Usage
-from filestored.catalogue.transaction import Transaction, bytes_of, find, find_upload, under_way
+from filestored.catalogue.records import DaemonRecord, FileRecord, Removal, TokenRecord, UploadRecord, Usage
+from filestored.catalogue.transaction import (
+    Transaction,
+    asked_together,
+    bytes_of,
+    find,
+    find_upload,
+    removals_of,
+    under_way,
+)
 from filestored.digest import Digest
 
 
@@ -22,6 +30,8 @@ class Catalogue:
     def __init__(self, where: Address, *, durable: bool) -> None:
         """Open the catalogue; ``durable`` commits survive a power cut, others at least a crash of the program."""
         self._database = _open(where, durable=durable)
+        self.is_shared = not isinstance(where, Path)
+        """Whether several daemons may keep it."""
 
     def close(self) -> None:
         """Close the connections, but for those that other threads read by from a file."""
@@ -34,13 +44,8 @@ class Catalogue:
     def find_all(self, digests: list[Digest]) -> dict[Digest, list[FileRecord]]:
         """Return the files of many digests, by digest, first owner first, expired ones included."""
         found: dict[Digest, list[FileRecord]] = {}
-        count = statements.ASKED_AT_ONCE
-        for start in range(0, len(digests), count):
-            asked = digests[start : start + count]
-            # asked for again where there are fewer
-            asked += asked[:1] * (count - len(asked))
-            names = {f"digest{number}": digest for number, digest in enumerate(asked)}
-            for row in self._database.reads.all(statements.FIND_ALL, **names):
+        for asked in asked_together(digests):
+            for row in self._database.reads.all(statements.FIND_ALL, **asked):
                 file = FileRecord(*row)
                 found.setdefault(file.digest, []).append(file)
         return found
@@ -93,6 +98,14 @@ class Catalogue:
         """Tell whether it is decided that a blob is to go."""
         return self._database.reads.one(statements.IS_GOING, digest=digest) is not None
 
+    def removals_of(self, digests: Iterable[Digest]) -> dict[Digest, Removal]:
+        """Return what is decided on these blobs, by digest; nothing for those that are not to go."""
+        return removals_of(self._database.reads, digests)
+
+    def has_due_removals(self, age: int) -> bool:
+        """Tell whether a bucket is to be asked to remove anything, and was not within ``age`` milliseconds."""
+        return self._database.reads.one(statements.DUE_REMOVALS, age=age) is not None
+
     def find_upload(self, upload_id: str) -> UploadRecord | None:
         """Return a resumable upload, None where there is none."""
         return find_upload(self._database.reads, upload_id)
@@ -104,6 +117,56 @@ class Catalogue:
     def ended_uploads(self, now: int, limit: int) -> list[UploadRecord]:
         """Return the uploads that ended first, of those whose time is over at ``now`` (milliseconds since 1970)."""
         return [UploadRecord(*row) for row in self._database.reads.all(statements.ENDED_UPLOADS, now=now, limit=limit)]
+
+    def ended_uploads_of(self, daemon: str, now: int, limit: int) -> list[UploadRecord]:
+        """Return those of them whose bytes lie with one daemon, and those of which nobody knows with whom."""
+        rows = self._database.reads.all(statements.ENDED_UPLOADS_OF, daemon=daemon, now=now, limit=limit)
+        return [UploadRecord(*row) for row in rows]
+
+    def lost_uploads(self, silent: int, now: int, limit: int) -> list[UploadRecord]:
+        """Return those of them whose daemon has not been heard of for ``silent`` milliseconds, or is known no more."""
+        rows = self._database.reads.all(
+            statements.LOST_UPLOADS, seen_before=self.clock() - silent, now=now, limit=limit
+        )
+        return [UploadRecord(*row) for row in rows]
+
+    # what several daemons know of each other: each call is a change by itself, and may come from any thread
+
+    def clock(self) -> int:
+        """Return what the database's clock says, in milliseconds since 1970: the one that all daemons go by."""
+        row = self._database.reads.one(statements.CLOCK)
+        assert row is not None
+        return int(row[0])
+
+    def renew_daemon(self, daemon: str, url: str) -> None:
+        """Note that a daemon is there at this moment, and where the others reach it."""
+        self._database.reads.change(statements.RENEW_DAEMON, id=daemon, url=url)
+
+    def remove_daemon(self, daemon: str) -> None:
+        """Forget a daemon."""
+        self._database.reads.change(statements.REMOVE_DAEMON, id=daemon)
+
+    def forget_daemons(self, silent: int) -> None:
+        """Forget the daemons that have not been heard of for ``silent`` milliseconds."""
+        self._database.reads.change(statements.FORGET_DAEMONS, milliseconds=silent)
+
+    def daemons(self) -> list[DaemonRecord]:
+        """Return all daemons that are known."""
+        return [DaemonRecord(*row) for row in self._database.reads.all(statements.DAEMONS)]
+
+    def take_lease(self, name: str, holder: str, milliseconds: int) -> bool:
+        """Take what only one may do, or go on with it, for so long from now on; False where another has it."""
+        taken = self._database.reads.change(statements.TAKE_LEASE, name=name, holder=holder, milliseconds=milliseconds)
+        return taken > 0
+
+    def lease_holder(self, name: str) -> str | None:
+        """Return who has it, None where nobody does."""
+        row = self._database.reads.one(statements.LEASE_HOLDER, name=name)
+        return None if row is None else row[0]
+
+    def give_lease(self, name: str, holder: str) -> None:
+        """Give back what was taken, if it is still one's own."""
+        self._database.reads.change(statements.GIVE_LEASE, name=name, holder=holder)
 
     def tokens(self) -> list[TokenRecord]:
         """Return all tokens, by name."""

@@ -1,5 +1,6 @@
 """Reaching a PostgreSQL server: connections with bounds of time, what goes wrong with them, and how long that lasts."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +40,9 @@ PATIENCE_SECONDS = 5.0
 SILENT = "the server does not answer"
 """What is said of a server that accepts connections, or has, and then nothing comes."""
 
+_PORT = 5432
+_OLDEST_VERSION = 14
+_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 _IDLE_IN_TRANSACTION_SECONDS = 120
 _WAIT_INTERVAL_SECONDS = 0.1
 _TRIED_AGAIN_AFTER_SECONDS = 0.2
@@ -88,6 +92,14 @@ class NoAnswer(psycopg.OperationalError):
     """The server has not answered in time."""
 
 
+def server_of(address: PostgresAddress) -> tuple[str, int]:
+    """Return the host and port of a server, the first of several; the host is empty or a path where it is local."""
+    said = conninfo_to_dict(address.url)
+    host = str(said.get("hostaddr") or said.get("host") or "").partition(",")[0]
+    port = str(said.get("port") or "").partition(",")[0]
+    return host, int(port) if port.isdecimal() else _PORT
+
+
 def connect(address: PostgresAddress, *, durable: bool) -> PostgresConnection:
     """Connect, each statement to be a transaction of its own unless it says otherwise. Raises psycopg.Error."""
     given = conninfo_to_dict(address.url)
@@ -128,6 +140,22 @@ def explained(error: psycopg.Error) -> CatalogueError:
         if state is not None and state.startswith(states):
             return kind(reason)
     return CatalogueError(reason)
+
+
+def can_be_kept(values: dict[str, object]) -> bool:
+    """Tell whether PostgreSQL can hold all texts: no NUL, no halves of surrogate pairs."""
+    return not any(_NOT_KEPT.search(value) for value in values.values() if isinstance(value, str))
+
+
+def require_usable(connection: PostgresConnection) -> None:
+    """Raise CatalogueError where a server, or its database, is none that can be used."""
+    info = connection.info
+    if info.server_version < _OLDEST_VERSION * 10_000:
+        version = info.server_version // 10_000
+        raise CatalogueError(f"the server is PostgreSQL {version}; it must be {_OLDEST_VERSION} or newer")
+    encoding = info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise CatalogueError(f"the encoding of the database is {encoding}; it must be UTF8")
 
 
 class Reach:

@@ -38,7 +38,7 @@ class Database(Protocol):
 
     @property
     def reads(self) -> Session:
-        """What reads, each statement by itself."""
+        """What reads, each statement by itself; and changes by itself what may be changed twice."""
 
     def snapshot(self) -> AbstractContextManager[Session]:
         """Return a block whose statements all see the same moment, however long they take."""

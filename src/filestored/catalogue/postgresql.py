@@ -7,11 +7,10 @@ What SQLite's one writer is to a file, advisory locks are here: a write transact
 import contextlib
 import hashlib
 import os
-import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -20,7 +19,16 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from filestored.catalogue import schema
 from filestored.catalogue.address import PostgresAddress
-from filestored.catalogue.connecting import ANSWER_SECONDS, NoAnswer, PostgresConnection, Reach, connect, explained
+from filestored.catalogue.connecting import (
+    ANSWER_SECONDS,
+    NoAnswer,
+    PostgresConnection,
+    Reach,
+    can_be_kept,
+    connect,
+    explained,
+    require_usable,
+)
 from filestored.catalogue.database import Row
 from filestored.catalogue.statements import Prepared
 from filestored.errors import CatalogueBusy, CatalogueConflict, CatalogueError, CatalogueUnavailable, StartError
@@ -37,12 +45,12 @@ MANY_NAMES = 1000
 COMMIT_NOTE = "commit"
 """What the names of the notes begin with in which each process leaves word of its last commit."""
 
-_OLDEST_VERSION = 14
 _OLD_WORDS_NANOSECONDS = 86_400 * 10**9
-_NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 _OUTCOME_SECONDS = 10.0
 _OUTCOME_LOOKED_AT_EVERY_SECONDS = 0.1
 _TRIES = READERS + 2
+
+T = TypeVar("T")
 
 
 def _key(name: str) -> int:
@@ -69,7 +77,7 @@ class PostgresSession:
         try:
             return self._run(statement, values).fetchall()
         except (psycopg.DataError, UnicodeEncodeError):
-            if _can_be_kept(values):
+            if can_be_kept(values):
                 raise
             # what cannot be kept is not there
             return []
@@ -106,10 +114,13 @@ class _Reads:
 
     def all(self, statement: Prepared, **values: object) -> list[Row]:
         """See Session."""
+        return self._run(lambda session: session.all(statement, **values))
+
+    def _run(self, work: Callable[[PostgresSession], T]) -> T:
         for tries_left in reversed(range(_TRIES)):
             with self._database.borrowed() as session:
                 try:
-                    return session.all(statement, **values)
+                    return work(session)
                 except psycopg.Error as error:
                     # the server was started anew since it was used last, and so all others of the pool may be lost
                     if not _is_lost(session.connection, error) or not tries_left:
@@ -122,8 +133,8 @@ class _Reads:
         return rows[0] if rows else None
 
     def change(self, statement: Prepared, **values: object) -> int:
-        """See Session: nothing is changed outside a transaction."""
-        raise NotImplementedError
+        """See Session: a change by itself, which is made again where the answer was lost."""
+        return self._run(lambda session: session.change(statement, **values))
 
 
 class PostgresDatabase:
@@ -349,16 +360,11 @@ def _end(connection: PostgresConnection) -> None:
         connection.close()
 
 
-def _can_be_kept(values: dict[str, object]) -> bool:
-    """Tell whether PostgreSQL can hold all texts: no NUL, no halves of surrogate pairs."""
-    return not any(_NOT_KEPT.search(value) for value in values.values() if isinstance(value, str))
-
-
 def prepare(address: PostgresAddress, *, may_change: bool) -> None:
     """See ``Catalogue.prepare``. Programs that start together do it one after the other."""
     try:
         with contextlib.closing(connect(address, durable=True)) as connection:
-            _require_usable(connection)
+            require_usable(connection)
             # another program may be at a migration, however long that takes
             connection.patience = None
             connection.autocommit = False
@@ -372,16 +378,6 @@ def prepare(address: PostgresAddress, *, may_change: bool) -> None:
 def _reason(error: Exception) -> str:
     origin = error.orig if isinstance(error, DBAPIError) else error
     return " ".join((explained(origin).reason if isinstance(origin, psycopg.Error) else str(origin)).split())
-
-
-def _require_usable(connection: PostgresConnection) -> None:
-    info = connection.info
-    if info.server_version < _OLDEST_VERSION * 10_000:
-        version = info.server_version // 10_000
-        raise CatalogueError(f"the server is PostgreSQL {version}; it must be {_OLDEST_VERSION} or newer")
-    encoding = info.parameter_status("server_encoding")
-    if encoding != "UTF8":
-        raise CatalogueError(f"the encoding of the database is {encoding}; it must be UTF8")
 
 
 def _upgrade(connection: PostgresConnection, shown_as: str, *, may_change: bool) -> None:

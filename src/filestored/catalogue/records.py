@@ -164,6 +164,28 @@ class UploadRecord:
         return self.length == self.flushed
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The decision that a blob is to go from a bucket.
+
+    ``sent_at`` is when the bucket was asked for that last (the database's clock, in milliseconds since 1970), None
+    where it was not asked yet; ``age`` is how long ago that is, in milliseconds.
+    """
+
+    digest: Digest
+    sent_at: int | None
+    age: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRecord:
+    """A daemon of a cluster: its id, where the others reach it, and for how many milliseconds it has been silent."""
+
+    id: str
+    url: str
+    silent: int
+
+
 PART = "partial"
 """What ``Upload-Concat`` says of a part."""
 

@@ -9,7 +9,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
-from filestored.catalogue.tables import IS_UNDER_WAY, files, notes, removals, tokens, totals, uploads, usage
+from filestored.catalogue.tables import (
+    IS_UNDER_WAY,
+    daemons,
+    files,
+    leases,
+    notes,
+    removals,
+    tokens,
+    totals,
+    uploads,
+    usage,
+)
 
 
 class Compiled(NamedTuple):
@@ -190,6 +201,12 @@ REMOVE_UPLOAD = Prepared(sa.delete(uploads).where(uploads.c.id == _upload))
 ENDED_UPLOADS = Prepared(
     sa.select(*_UPLOAD).where(uploads.c.expires_at <= _now).order_by(uploads.c.expires_at).limit(_limit)
 )
+ENDED_UPLOADS_OF = Prepared(
+    sa.select(*_UPLOAD)
+    .where(uploads.c.expires_at <= _now, sa.or_(uploads.c.daemon == sa.bindparam("daemon"), uploads.c.daemon.is_(None)))
+    .order_by(uploads.c.expires_at)
+    .limit(_limit)
+)
 UNDER_WAY = Prepared(sa.select(sa.func.count(), _sum(uploads.c.flushed)).where(uploads.c.owner == _owner, IS_UNDER_WAY))
 ALL_UNDER_WAY = Prepared(sa.select(sa.func.count(), _sum(uploads.c.flushed)).where(IS_UNDER_WAY))
 
@@ -199,6 +216,93 @@ SET_NOTE = _upsert(
     lambda insert: insert.on_conflict_do_update(index_elements=["name"], set_={"value": insert.excluded.value}),
 )
 ADD_NOTE = _upsert(notes, lambda insert: insert.on_conflict_do_nothing())
+
+# the clock of the database, in milliseconds since 1970: those of several machines are never the same
+_CLOCK_OF_SQLITE: sa.ColumnElement[int] = sa.literal_column(
+    "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)", sa.BigInteger
+)
+_CLOCK_OF_POSTGRESQL: sa.ColumnElement[int] = sa.literal_column(
+    "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)", sa.BigInteger
+)
+
+
+def _by_clock(make: Callable[[Any, sa.ColumnElement[int]], sa.sql.ClauseElement]) -> Prepared:
+    """Prepare a statement that asks the database's clock, from its dialect's words and its expression for that."""
+    return Prepared(make(sqlite, _CLOCK_OF_SQLITE), make(postgresql, _CLOCK_OF_POSTGRESQL))
+
+
+def _take_lease(dialect: Any, clock: sa.ColumnElement[int]) -> Any:
+    until = clock + sa.bindparam("milliseconds", type_=sa.BigInteger)
+    insert = dialect.insert(leases).values(name=_name, holder=sa.bindparam("holder"), until=until)
+    return insert.on_conflict_do_update(
+        index_elements=["name"],
+        set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
+        where=sa.or_(leases.c.holder == insert.excluded.holder, leases.c.until <= clock),
+    )
+
+
+def _renew_daemon(dialect: Any, clock: sa.ColumnElement[int]) -> Any:
+    insert = dialect.insert(daemons).values(id=sa.bindparam("id"), url=sa.bindparam("url"), seen_at=clock)
+    changed = {"url": insert.excluded.url, "seen_at": insert.excluded.seen_at}
+    return insert.on_conflict_do_update(index_elements=["id"], set_=changed)
+
+
+TAKE_LEASE = _by_clock(_take_lease)
+LEASE_HOLDER = _by_clock(
+    lambda _, clock: sa.select(leases.c.holder).where(leases.c.name == _name, leases.c.until > clock)
+)
+GIVE_LEASE = Prepared(sa.delete(leases).where(leases.c.name == _name, leases.c.holder == sa.bindparam("holder")))
+RENEW_DAEMON = _by_clock(_renew_daemon)
+REMOVE_DAEMON = Prepared(sa.delete(daemons).where(daemons.c.id == sa.bindparam("id")))
+CLOCK = _by_clock(lambda _, clock: sa.select(clock))
+DAEMONS = _by_clock(lambda _, clock: sa.select(daemons.c.id, daemons.c.url, clock - daemons.c.seen_at))
+FORGET_DAEMONS = _by_clock(
+    lambda _, clock: sa.delete(daemons).where(
+        daemons.c.seen_at < clock - sa.bindparam("milliseconds", type_=sa.BigInteger)
+    )
+)
+_lost = sa.or_(daemons.c.id.is_(None), daemons.c.seen_at < sa.bindparam("seen_before", type_=sa.BigInteger))
+LOST_UPLOADS = Prepared(
+    sa.select(*_UPLOAD)
+    .select_from(uploads.outerjoin(daemons, daemons.c.id == uploads.c.daemon))
+    .where(uploads.c.expires_at <= _now, uploads.c.daemon.is_not(None), _lost)
+    .order_by(uploads.c.expires_at)
+    .limit(_limit)
+)
+"""Of the uploads that have ended those whose daemon has not been heard of since ``seen_before``."""
+
+
+MOST_DUE = 256
+"""How many removals DUE_REMOVALS gives at most."""
+
+_age = sa.bindparam("age", type_=sa.BigInteger)
+
+
+def _due_removals(_: Any, clock: sa.ColumnElement[int]) -> sa.sql.ClauseElement:
+    is_due = sa.or_(removals.c.sent_at.is_(None), removals.c.sent_at <= clock - _age)
+    return sa.select(removals.c.digest).where(is_due).order_by(removals.c.digest).limit(MOST_DUE)
+
+
+DUE_REMOVALS = _by_clock(_due_removals)
+"""The removals that nobody has asked a bucket for within the last ``age`` milliseconds."""
+
+REMOVALS_OF = _by_clock(
+    lambda _, clock: sa.select(removals.c.digest, removals.c.sent_at, clock - removals.c.sent_at).where(
+        removals.c.digest.in_([sa.bindparam(f"digest{number}", type_=sa.String) for number in range(ASKED_AT_ONCE)])
+    )
+)
+"""The removals of as many digests as FIND_ALL asks for: digest, when each was sent, and how long ago that is."""
+
+SEND_REMOVAL = _by_clock(
+    lambda _, clock: (
+        sa.update(removals).where(removals.c.digest == _digest).values(sent_at=clock).returning(removals.c.sent_at)
+    )
+)
+_sent_at = sa.bindparam("sent_at", type_=sa.BigInteger)
+FORGET_REMOVAL = Prepared(sa.delete(removals).where(removals.c.digest == _digest, removals.c.sent_at == _sent_at))
+UNSEND_REMOVAL = Prepared(
+    sa.update(removals).where(removals.c.digest == _digest, removals.c.sent_at == _sent_at).values(sent_at=sa.null())
+)
 
 
 _Comparison = Callable[[sa.Column[Any], sa.BindParameter[Any]], sa.ColumnElement[bool]]

@@ -1,8 +1,10 @@
 """A write transaction: what can be changed in the catalogue, and the lock between publishing and removing blobs."""
 
+from collections.abc import Iterable, Iterator
+
 from filestored.catalogue import statements
 from filestored.catalogue.database import Session, WriteSession
-from filestored.catalogue.records import FileRecord, TokenRecord, UploadRecord, folded
+from filestored.catalogue.records import FileRecord, Removal, TokenRecord, UploadRecord, folded
 from filestored.digest import Digest
 
 
@@ -56,9 +58,12 @@ class Transaction:
 
     # removals
 
-    def add_removal(self, digest: Digest) -> None:
-        """Decide that a blob is to go. Whoever carries it out looks again whether it is kept by then."""
-        self._session.change(statements.ADD_REMOVAL, digest=digest, sent_at=None)
+    def add_removal(self, digest: Digest, *, sent_at: int | None = None) -> None:
+        """Decide that a blob is to go. Whoever carries it out looks again whether it is kept by then.
+
+        ``sent_at`` is for what a bucket was asked for already, by the database's clock.
+        """
+        self._session.change(statements.ADD_REMOVAL, digest=digest, sent_at=sent_at)
 
     def is_going(self, digest: Digest) -> bool:
         """Tell whether it is decided that a blob is to go."""
@@ -72,6 +77,39 @@ class Transaction:
         names = self._session.lock_now([row[0] for row in self._session.all(statements.REMOVALS)])
         # somebody may have carried it out between the two
         return [Digest(name) for name in names if self._session.change(statements.TAKE_REMOVAL, digest=name)]
+
+    def due_removals(self, age: int) -> list[Digest]:
+        """Return some blobs that a bucket is to be asked to remove, and was not within ``age`` milliseconds.
+
+        They are locked from now on; what somebody else is changing is left out.
+        """
+        rows = self._session.all(statements.DUE_REMOVALS, age=age)
+        return [Digest(name) for name in self._session.lock_now([row[0] for row in rows])]
+
+    def removals_of(self, digests: Iterable[Digest]) -> dict[Digest, Removal]:
+        """Return what is decided on these blobs, by digest; nothing for those that are not to go."""
+        return removals_of(self._session, digests)
+
+    def send_removal(self, digest: Digest) -> int:
+        """Note that a bucket is asked now to remove a blob, as is decided; return when, by the database's clock.
+
+        From the commit on that may happen at any moment.
+        """
+        row = self._session.one(statements.SEND_REMOVAL, digest=digest)
+        assert row is not None, "a removal is decided before it is sent"
+        return int(row[0])
+
+    def forget_removal(self, digest: Digest, sent_at: int) -> bool:
+        """Forget a removal that was sent at that time; False where it is over, or was sent again since."""
+        return self._session.change(statements.FORGET_REMOVAL, digest=digest, sent_at=sent_at) > 0
+
+    def unsend_removal(self, digest: Digest, sent_at: int) -> None:
+        """Note that a removal was not sent after all: anybody may do so at once."""
+        self._session.change(statements.UNSEND_REMOVAL, digest=digest, sent_at=sent_at)
+
+    def drop_removal(self, digest: Digest) -> None:
+        """Forget that a blob is to go, whether that was sent or not. For what cannot happen any more."""
+        self._session.change(statements.TAKE_REMOVAL, digest=digest)
 
     # how much is kept
 
@@ -151,6 +189,26 @@ class Transaction:
 def find(session: Session, digest: Digest) -> list[FileRecord]:
     """Return all files under a digest, first owner first, expired ones included."""
     return [FileRecord(*row) for row in session.all(statements.FIND, digest=digest)]
+
+
+def removals_of(session: Session, digests: Iterable[Digest]) -> dict[Digest, Removal]:
+    """Return what is decided on these blobs, by digest; nothing for those that are not to go."""
+    found = {}
+    for asked in asked_together(digests):
+        for name, sent_at, age in session.all(statements.REMOVALS_OF, **asked):
+            found[Digest(name)] = Removal(Digest(name), sent_at, age)
+    return found
+
+
+def asked_together(digests: Iterable[Digest]) -> Iterator[dict[str, Digest]]:
+    """Give the parameters of statements that ask for many digests: each of them once, and all there are."""
+    count = statements.ASKED_AT_ONCE
+    rest = list(dict.fromkeys(digests))
+    while rest:
+        asked, rest = rest[:count], rest[count:]
+        # asked for again where there are fewer
+        asked += asked[:1] * (count - len(asked))
+        yield {f"digest{number}": digest for number, digest in enumerate(asked)}
 
 
 def find_upload(session: Session, upload_id: str) -> UploadRecord | None:

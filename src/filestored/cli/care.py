@@ -23,9 +23,10 @@ from filestored.cli.stores import (
 )
 from filestored.cli.watching import Progress
 from filestored.errors import SettingsError, StartError
+from filestored.exclusion import only_one
 from filestored.quantities import parse_size
 from filestored.reindex import Reindex
-from filestored.scrub import Finding, Scrub, only_one
+from filestored.scrub import Finding, Scrub
 from filestored.upkeep import STALE_SECONDS, Removed, clear_staging, collect
 
 _INTERRUPTED = 130
@@ -46,11 +47,16 @@ def scrub(rate: str, restart: bool, as_json: bool, **flags: str | None) -> int:
     A damaged one is moved to quarantine. What was interrupted goes on where it stopped.
     """
     bytes_a_second = _parse_rate(rate)
-    with _opened(flags) as (folder, catalogue), only_one(folder), _told_by_signals() as pause:
+    with _opened(flags) as (folder, catalogue), only_one(folder, catalogue) as go_on, _told_by_signals() as pause:
         began = time.monotonic()
         progress = Progress()
+
+        def watch() -> None:
+            go_on()
+            progress.show(_how_far(work))
+
         work = Scrub(
-            folder, catalogue, rate=bytes_a_second, pause=pause, watch=lambda: progress.show(_how_far(work)),
+            folder, catalogue, rate=bytes_a_second, pause=pause, watch=watch,
             found=lambda finding: progress.print(_described(finding) if as_json else str(finding)),
         )  # fmt: skip
         with closing(work):
@@ -119,9 +125,12 @@ def _sentence(work: Scrub, seconds: float) -> str:
 
 
 @click.command(epilog="It reads no bytes: whether a blob is what its name says is for scrub to find out.")
+@click.option(
+    "--take-over", is_flag=True, help="of a bucket: have this catalogue keep it, in place of one that is lost"
+)
 @click.option("--json", "as_json", is_flag=True, help="print JSON, sizes in bytes")
 @store_options
-def reindex(as_json: bool, **flags: str | None) -> int:
+def reindex(take_over: bool, as_json: bool, **flags: str | None) -> int:
     """Give every blob that the catalogue does not know a file without owner."""
     failures = 0
 
@@ -130,7 +139,7 @@ def reindex(as_json: bool, **flags: str | None) -> int:
         failures += 1
         click.echo(f"filestored: the folder {shard} cannot be listed: {error.strerror or error}", err=True)
 
-    with _opened(flags) as (folder, catalogue):
+    with _opened(flags, take_over=take_over) as (folder, catalogue):
         work = Reindex(folder, catalogue, failed=failed)
         work.run()
     if as_json:
@@ -174,10 +183,13 @@ def _clear_staging(folder: StoreFolder) -> Removed:
 
 
 @contextmanager
-def _opened(flags: Flags) -> Iterator[tuple[StoreFolder, Catalogue]]:
-    """Open a store and its catalogue; what is logged meanwhile goes to the store's log, as a daemon's lines do."""
+def _opened(flags: Flags, *, take_over: bool = False) -> Iterator[tuple[StoreFolder, Catalogue]]:
+    """Open a store and its catalogue; what is logged meanwhile goes to the store's log, as a daemon's lines do.
+
+    For ``take_over`` see ``recovery.claim``.
+    """
     folder = find_store_folder(flags)
     require_no_lost_catalogue(find_catalogue(flags, folder), folder)
     log_to_store(folder)
-    with open_catalogue(flags, folder) as catalogue:
+    with open_catalogue(flags, folder, take_over=take_over) as catalogue:
         yield folder, catalogue

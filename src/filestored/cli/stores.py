@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from filestored import daemon, logs
 from filestored.blobs.layout import StoreFolder
+from filestored.blobs.opening import open_blobs, require_blobs
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.transaction import Transaction
@@ -17,22 +18,39 @@ from filestored.committer import keep_reserve
 from filestored.errors import CatalogueFull, CatalogueMissing, StartError
 from filestored.filestore import Filestore
 from filestored.recovery import claim, prepare
-from filestored.settings import load_only
+from filestored.settings import Settings, load_only
 
 T = TypeVar("T")
 
 Flags = Mapping[str, str | None]
 
-_NAMES = ("store", "catalogue", "hash")
+_BUCKET = ("bucket_endpoint", "bucket_region", "bucket_path_style")
+_NAMES = ("store", "spool", *_BUCKET, "catalogue", "hash")
 
-store_options = setting_options(["store", "catalogue", "config"])
+store_options = setting_options(["store", "spool", *_BUCKET, "catalogue", "config"])
 """The options that name a store and its catalogue."""
+
+
+def find_place(flags: Flags) -> Settings:
+    """Return the settings that say where a store is. Raises SettingsError.
+
+    What is not said of a bucket is as the daemon of the same spool was last started with.
+    """
+    settings = load_only(_NAMES, flags, os.environ)
+    last = daemon.LastStart.recall(settings.folder)
+    before = load_only(_NAMES, last.flags, last.variables) if last else None
+    if before is None or before.bucket is None or before.folder != settings.folder:
+        return settings
+    left_out = {"store", *_BUCKET} - settings.model_fields_set
+    return settings.model_copy(update={name: getattr(before, name) for name in left_out})
 
 
 def find_store_folder(flags: Flags) -> StoreFolder:
     """Return the store that flags and variables name. Raises StartError where there is none, SettingsError."""
-    settings = load_only(_NAMES, flags, os.environ)
-    return StoreFolder.find(settings.store, settings.hash)
+    settings = find_place(flags)
+    folder = StoreFolder.find(settings.folder, settings.hash, settings.bucket)
+    require_blobs(folder)
+    return folder
 
 
 def find_catalogue(flags: Flags, folder: StoreFolder) -> Address:
@@ -48,16 +66,18 @@ def last_catalogue(folder: StoreFolder) -> Address:
 
 
 @contextmanager
-def open_catalogue(flags: Flags, folder: StoreFolder) -> Iterator[Catalogue]:
+def open_catalogue(flags: Flags, folder: StoreFolder, *, take_over: bool = False) -> Iterator[Catalogue]:
     """Open a store's catalogue, its tables brought up to date. Raises StartError where it cannot be used.
 
-    Under a running daemon they are left as they are: an older one would not know the new ones.
+    Under a running daemon they are left as they are: an older one would not know the new ones. For ``take_over`` see
+    ``recovery.claim``.
     """
     where = find_catalogue(flags, folder)
     Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
     catalogue = Catalogue(where, durable=True)
     try:
-        claim(folder, where, catalogue)
+        with closing(open_blobs(folder)) as blobs:
+            claim(folder, blobs, where, catalogue, take_over=take_over)
         yield catalogue
     finally:
         catalogue.close()
@@ -65,14 +85,14 @@ def open_catalogue(flags: Flags, folder: StoreFolder) -> Iterator[Catalogue]:
 
 def make_store_folder(flags: Flags) -> StoreFolder:
     """Return the store that flags and variables name; it becomes one where there is none. Raises StartError."""
-    settings = load_only(_NAMES, flags, os.environ)
-    require_owner(settings.store)
+    settings = find_place(flags)
+    require_owner(settings.folder)
     try:
-        return StoreFolder.find(settings.store, settings.hash)
+        return StoreFolder.find(settings.folder, settings.hash, settings.bucket)
     except StartError:
-        if settings.store.is_dir() and any(settings.store.iterdir()):
+        if settings.folder.is_dir() and any(settings.folder.iterdir()):
             raise
-        return StoreFolder.adopt(settings.store, settings.hash)
+        return StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
 
 
 def require_owner(store: Path) -> None:

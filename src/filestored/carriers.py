@@ -1,0 +1,181 @@
+"""Bringing bodies to a bucket before they are committed: that takes long, and so happens without any lock.
+
+::
+
+    submitted ─► brought ─► committer: sees under the lock that all is there ─► committed
+                    ▲                     │
+                    └──── postponed: it is gone again, or is being removed ◄────┘
+
+Not for stores on a disk, whose bodies are published by the committer itself.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from filestored.blobs.store import BlobStore
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import Removal
+from filestored.catalogue.transaction import Transaction
+from filestored.digest import Digest
+from filestored.errors import BlobStoreError, Busy, CatalogueError, NotBrought
+from filestored.pending import Pending
+from filestored.removals import is_alive
+from filestored.staging import Staged
+
+LARGE_BYTES = 8 << 20
+"""From this size on a body is brought beside the small ones, which do not wait for it."""
+
+PATIENCE_SECONDS = 10.0
+"""How long an upload is postponed at most, from the first time on."""
+
+_SMALL_AT_ONCE = 8
+_LARGE_AT_ONCE = 4
+_LOOKED_AGAIN_AFTER_SECONDS = 0.05
+
+
+class Carriers:
+    """The threads of a process that bring bodies to its bucket: eight for small ones, four for large ones.
+
+    What waits for them is bounded by the uploads under way. A request that goes away meanwhile changes nothing.
+    """
+
+    def __init__(self, blobs: BlobStore, catalogue: Catalogue, carried: Callable[[Pending[Any]], None]) -> None:
+        """``carried`` is called, in any thread, for each change whose bodies are there, or that has an error."""
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._carried = carried
+        self._small = ThreadPoolExecutor(_SMALL_AT_ONCE, "carrier")
+        self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, "large carrier")
+        self._lock = threading.Lock()
+        self._postponed: list[Pending[Any]] = []
+        self._has_postponed = threading.Event()
+        self._is_closed = False
+        self._watch = threading.Thread(target=self._run, name="postponed", daemon=True)
+        self._watch.start()
+
+    def close(self) -> None:
+        """End the threads. Nothing must be on its way any more."""
+        self._is_closed = True
+        self._has_postponed.set()
+        self._watch.join()
+        for threads in (self._small, self._large):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def carry(self, pending: Pending[Any]) -> None:
+        """Bring all bodies of a change, and hand it on."""
+        load = _Load(pending)
+        if not load.left:
+            self._carried(pending)
+        for staged in pending.change.staged:
+            threads = self._large if staged.size >= LARGE_BYTES else self._small
+            threads.submit(self._bring, load, staged)
+
+    def _bring(self, load: "_Load", staged: Staged) -> None:
+        pending = load.pending
+        try:
+            if pending.error is None:
+                self._blobs.bring(staged, anew=staged.digest in pending.put_over)
+        except Exception as error:
+            pending.error = error
+        with self._lock:
+            load.left -= 1
+            is_last = load.left == 0
+        if is_last:
+            self._carried(pending)
+
+    def carry_again(self, pending: Pending[Any]) -> None:
+        """Bring the bodies of a postponed change once more, as soon as nobody removes what it is about."""
+        if pending.postponed_until is None:
+            pending.postponed_until = time.monotonic() + PATIENCE_SECONDS
+        pending.put_over = {}
+        with self._lock:
+            self._postponed.append(pending)
+        self._has_postponed.set()
+
+    def _run(self) -> None:
+        while self._has_postponed.wait() and not self._is_closed:
+            with self._lock:
+                waiting, self._postponed = self._postponed, []
+            waiting = self._look_at(waiting)
+            with self._lock:
+                self._postponed += waiting
+                if not self._postponed:
+                    self._has_postponed.clear()
+            time.sleep(_LOOKED_AGAIN_AFTER_SECONDS)
+
+    def _look_at(self, waiting: list[Pending[Any]]) -> list[Pending[Any]]:
+        """Let those go on that can; return the others."""
+        try:
+            removals = self._catalogue.removals_of(digest for each in waiting for digest in each.change.claims)
+        except CatalogueError as error:
+            for pending in waiting:
+                pending.error = error
+                self._carried(pending)
+            return []
+        return [pending for pending in waiting if not self._goes_on(pending, removals)]
+
+    def _goes_on(self, pending: Pending[Any], removals: dict[Digest, Removal]) -> bool:
+        mine = [removals[digest] for digest in pending.change.claims if digest in removals]
+        is_over = pending.postponed_until is not None and time.monotonic() >= pending.postponed_until
+        if is_over:
+            pending.error = pending.obstacle
+            self._carried(pending)
+        elif any(is_alive(removal.age) for removal in mine):
+            return False
+        else:
+            # so old that they cannot happen any more, or have: the bytes must be younger
+            pending.put_over = {removal.digest: removal.sent_at for removal in mine if removal.sent_at is not None}
+            self.carry(pending)
+        return True
+
+
+class _Load:
+    """The bodies of one change, and how many of them are still to be brought."""
+
+    def __init__(self, pending: Pending[Any]) -> None:
+        self.pending = pending
+        self.left = len(pending.change.staged)
+
+
+def admit(batch: list[Pending[Any]], transaction: Transaction, blobs: BlobStore) -> list[Pending[Any]]:
+    """Return those changes that can be carried out in a transaction, which holds the locks of all of them.
+
+    Of the others those that bring bodies, or need some, have an obstacle now, and are to be brought again; the rest has
+    an error. What the blob store has foreseen for them has to be forgotten when the transaction ends.
+    """
+    asks = {pending: pending.change.asks(transaction) for pending in batch}
+    unseen: BlobStoreError | None = None
+    try:
+        blobs.foresee({digest for digests in asks.values() for digest in digests})
+    except BlobStoreError as error:
+        unseen = error
+    removals = transaction.removals_of(digest for pending in batch for digest in pending.change.claims)
+    admitted = []
+    for pending in batch:
+        pending.error = None
+        if unseen is not None and asks[pending]:
+            pending.obstacle = unseen
+        else:
+            pending.obstacle = _obstacle(pending, removals, blobs)
+        if pending.obstacle is None:
+            for digest, sent_at in pending.put_over.items():
+                transaction.forget_removal(digest, sent_at)
+            admitted.append(pending)
+        elif not pending.change.claims:
+            pending.error = pending.obstacle
+    return admitted
+
+
+def _obstacle(pending: Pending[Any], removals: dict[Digest, Removal], blobs: BlobStore) -> Exception | None:
+    """Return why a change cannot be carried out yet."""
+    for digest in pending.change.claims:
+        removal = removals.get(digest)
+        if removal is None or removal.sent_at is None:
+            # decided only, or not even that: whoever carries it out will see the new file
+            continue
+        if is_alive(removal.age) or pending.put_over.get(digest) != removal.sent_at:
+            return Busy("These bytes are just being removed from the object store; try again.", retry_after=5)
+    return next((NotBrought(staged.digest) for staged in pending.change.staged if blobs.needs(staged)), None)
