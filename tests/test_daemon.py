@@ -23,7 +23,7 @@ from filestored.catalogue.catalogue import Catalogue
 from filestored.daemon import LastStart, StoreLock, find_holder, running_pid
 from filestored.digest import Algorithm
 from filestored.errors import StartError
-from filestored.server import _Respawned
+from filestored.supervision import Respawned
 from filestored.settings import load
 from tests.conftest import Daemon, StartDaemon, require_program
 from tests.processes import wait_until, worker_pids
@@ -267,7 +267,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(start_daemon: StartDaemon)
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_workers_that_always_die_are_not_started_for_ever(workers: int) -> None:
     """As Granian asks: before each start whether the one that died was started in the last 5.5 s; then it forgets."""
-    respawned = _Respawned(workers)
+    respawned = Respawned(workers)
     now = 1000.0
     for death in range(100):
         now += 0.5
@@ -278,7 +278,7 @@ def test_workers_that_always_die_are_not_started_for_ever(workers: int) -> None:
         respawned[worker] = now
     assert death == 5 + workers
     # the same number of deaths over a longer time is no reason to end
-    patient = _Respawned(workers)
+    patient = Respawned(workers)
     for death in range(100):
         assert patient.get(death % workers, 0) == 0
         patient.clear()

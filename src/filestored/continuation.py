@@ -16,8 +16,9 @@ from filestored.changes import EndUpload, FinishUpload, NoteUpload
 from filestored.committer import Committer
 from filestored.digest import Algorithm, Digest, Hash, algorithm_of
 from filestored.errors import BadRequest, Busy, DigestMismatch, NotFound
+from filestored.pipeline import Pipeline
 from filestored.shared import Shared
-from filestored.staging import Pipeline, Staged, Staging
+from filestored.staging import Staged, Staging
 from filestored.unfinished import UnfinishedFile, UnfinishedFolder
 
 NOTED_EVERY_BYTES = 32 << 20

@@ -2,7 +2,7 @@
 
 ::
 
-    0 … 7               single numbers: bytes, failed flushes, expired files
+    0 … 7               single numbers: bytes, failed flushes, expired files, requests passed on
     8 + 41 × line …     a route (a method of an address): 27 × requests by status, 13 × by duration,
                         1 × their duration in µs
 
@@ -31,6 +31,9 @@ FAILED_FLUSHES = 2
 
 EXPIRED_FILES = 3
 """Files that were deleted because their time had come."""
+
+FORWARDED_REQUESTS = 4
+"""Requests that were passed on to another daemon of the cluster."""
 
 STATUSES = (
     200, 201, 204, 206, 302, 304, 307,

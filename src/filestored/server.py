@@ -15,20 +15,15 @@ import contextlib
 import ctypes
 import errno
 import gc
-import logging
 import multiprocessing
 import os
 import resource
 import signal
 import socket
 import ssl
-import threading
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -37,11 +32,14 @@ from loguru import logger
 from filestored import __version__, logs
 from filestored.access import Access
 from filestored.blobs.layout import StoreFolder
+from filestored.blobs.opening import adopt_blobs
+from filestored.catalogue.address import PostgresAddress
 from filestored.daemon import LastStart, StoreLock
-from filestored.errors import CatalogueUnavailable, FilestoredError, StartError
+from filestored.errors import CatalogueUnavailable, FilestoredError, SettingsError, StartError
+from filestored.kinds import AUTO
 from filestored.settings import Settings
-from filestored.shared import announce_stop
 from filestored.signals import heed_signals, leave_if_told
+from filestored.supervision import Respawned, Rest, quiet_when_stopping
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
@@ -57,8 +55,6 @@ _BACKPRESSURE = 16384
 # bytes; with more, slow readers hold more memory, and nothing gets faster
 _CONNECTION_BUFFER = 128 * 1024
 _PR_SET_PDEATHSIG = 1
-_DEATHS = 5
-_DEATHS_SECONDS = 30.0
 _SIGNAL_SECONDS = 0.2
 _WORKER_WAIT_SECONDS = 1.0
 
@@ -79,10 +75,12 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
     """
     try:
         heed_signals()
-        folder = StoreFolder.adopt(settings.store, settings.hash)
+        _require_detours(settings)
+        folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
         with StoreLock.take(folder.pid_file) as lock:
             logs.configure(settings.log, settings.log_format, settings.log_file)
             _remember(last_start, folder)
+            adopt_blobs(folder)
             from filestored.recovery import prepare
 
             leave_if_told()
@@ -92,10 +90,21 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
             endpoint = find_endpoint(settings)
             _raise_descriptor_limit()
             lock.publish(endpoint.url)
+            peer_url = _peer_url(settings, endpoint)
             _announce(settings, endpoint, Access(settings.anonymous, tokens))
-            return _supervise(settings, endpoint)
+            return _supervise(settings, endpoint, peer_url)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
+
+
+def _require_detours(settings: Settings) -> None:
+    """Raise SettingsError where downloads are to go a way that there is not."""
+    if settings.redirect_downloads is not None and settings.bucket is None:
+        raise SettingsError("--redirect-downloads needs a bucket: the addresses it sends to are those of its objects")
+    if settings.accel_redirect is not None and settings.bucket is not None:
+        raise SettingsError("--accel-redirect needs a store that is a folder: nginx sends its files")
+    if settings.accel_redirect is not None and not settings.trusted_proxy:
+        raise SettingsError("--accel-redirect needs --trusted-proxy, the address of nginx: nobody else is answered so")
 
 
 def _remember(last_start: LastStart | None, folder: StoreFolder) -> None:
@@ -129,6 +138,21 @@ def find_endpoint(settings: Settings) -> Endpoint:
         port = probe.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     return Endpoint(str(address[0]), port, f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}")
+
+
+def _peer_url(settings: Settings, endpoint: Endpoint) -> str | None:
+    """Return where other daemons reach this one; None where there can be none."""
+    catalogue = settings.catalogue_address
+    if not isinstance(catalogue, PostgresAddress):
+        return None
+    url = settings.peer_url
+    if url == AUTO:
+        from filestored.cluster.address import find_url
+
+        scheme = endpoint.url.partition(":")[0]
+        url = find_url(scheme, endpoint.address, endpoint.port, catalogue)
+    logger.info("other daemons with this catalogue reach this one at {}", url)
+    return url
 
 
 def _why_not(error: OSError, host: str, port: int) -> str:
@@ -168,7 +192,7 @@ def _announce(settings: Settings, endpoint: Endpoint, access: Access) -> None:
         logger.warning("--cors-origin *: every web site may do through its visitors' browsers whatever these may do")
 
 
-def _supervise(settings: Settings, endpoint: Endpoint) -> int:
+def _supervise(settings: Settings, endpoint: Endpoint, peer_url: str | None) -> int:
     """Run Granian until it ends, and tell an ordered end from a failure."""
     # a forked worker would inherit the lock on the store and hold it beyond the supervisor's life
     multiprocessing.set_start_method("spawn", force=True)
@@ -176,11 +200,12 @@ def _supervise(settings: Settings, endpoint: Endpoint) -> int:
     granian = _granian(settings, endpoint)
     # the last look, when Granian has taken the signals over and has not started a worker yet
     granian.on_startup(leave_if_told)
-    granian.main_loop_interrupt = _Rest(partial(_announce_stop, granian, settings))
-    granian.respawned_wrks = _Respawned(settings.workers)
-    with _quiet_when_stopping(granian):
+    shared_file = StoreFolder(settings.folder, settings.hash).shared_file
+    granian.main_loop_interrupt = Rest(granian, shared_file, settings.stop_delay)
+    granian.respawned_wrks = Respawned(settings.workers)
+    with quiet_when_stopping(granian):
         try:
-            granian.serve(target_loader=partial(load_application, settings, failure), wrap_loader=False)
+            granian.serve(target_loader=partial(load_application, settings, peer_url, failure), wrap_loader=False)
         except SystemExit as leaving:
             # Granian's way to say that a worker ended unasked, also where a stop of the process group ended it
             if leaving.code and not granian.interrupt_signal:
@@ -189,78 +214,6 @@ def _supervise(settings: Settings, endpoint: Endpoint) -> int:
         raise StartError(failures.recv())
     logger.info("stopped")
     return 0
-
-
-class _Rest(threading.Event):
-    """What the supervisor waits on; SIGINT comes through only meanwhile.
-
-    Workers inherit the mask of the moment they are started in: Ctrl-C reaches the supervisor alone, which
-    tells them when to end.
-    """
-
-    def __init__(self, woken: Callable[[], None]) -> None:
-        """``woken`` is called when the wait is over, for whatever reason."""
-        super().__init__()
-        self._woken = woken
-        # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """See Event."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        try:
-            return super().wait(timeout)
-        finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            self._woken()
-
-
-def _announce_stop(granian: "AbstractServer[Any]", settings: Settings) -> None:
-    """Tell the workers that a stop begins: what can go on later ends at once, and is kept."""
-    if granian.interrupt_signal:
-        announce_stop(StoreFolder(settings.store, settings.hash).shared_file)
-
-
-class _Respawned(dict[int, float]):
-    """When each worker was started anew (monotonic seconds), which Granian looks at before it does so once more.
-
-    It gives up, and ends the daemon, where the same one dies twice within 5.5 s. Here that takes five deaths more
-    than there are workers within half a minute: one may be the system's doing, for want of memory, and the next one
-    just as well. Which worker it is does not count, since Granian forgets all but the last.
-    """
-
-    def __init__(self, workers: int) -> None:
-        super().__init__()
-        self._times: deque[float] = deque(maxlen=_DEATHS + workers)
-
-    def __setitem__(self, worker: int, moment: float) -> None:
-        self._times.append(moment)
-        super().__setitem__(worker, moment)
-
-    def get(self, worker: int, default: Any = None) -> Any:
-        """Return when a worker was started last, where they are too often; else what says that it is long ago."""
-        is_often = len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < _DEATHS_SECONDS
-        return self._times[-1] if is_often else default
-
-
-@contextlib.contextmanager
-def _quiet_when_stopping(granian: "AbstractServer[Any]") -> Iterator[None]:
-    """Keep the log free of the alarm about workers that a stop of the whole process group has ended as well."""
-
-    def is_news(record: logging.LogRecord) -> bool:
-        if not record.getMessage().startswith("Unexpected exit"):
-            return True
-        # the same signal may not have been seen by the supervisor yet
-        time.sleep(_SIGNAL_SECONDS)
-        return not granian.interrupt_signal
-
-    granian_logger = logging.getLogger("_granian")
-    granian_logger.addFilter(is_news)
-    try:
-        yield
-    finally:
-        granian_logger.removeFilter(is_news)
 
 
 def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
@@ -301,7 +254,7 @@ def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
     )
 
 
-def load_application(settings: Settings, failure: Connection) -> "AsgiCallable":
+def load_application(settings: Settings, peer_url: str | None, failure: Connection) -> "AsgiCallable":
     """Build the ASGI application of one worker. Where that fails, tell the supervisor why and wait for the end."""
     _die_with_supervisor()
     # uvloop loses a signal that comes between two runs of the loop, as here between lifespan and requests
@@ -309,10 +262,13 @@ def load_application(settings: Settings, failure: Connection) -> "AsgiCallable":
     try:
         output = logs.configure(settings.log, settings.log_format, settings.log_file)
         access_log = logs.AccessLog(output, settings.log_format, settings.log)
-        application = _build_when_possible(settings, access_log)
+        application = _build_when_possible(settings, peer_url, access_log)
         _collect_seldom()
     except Exception as error:
         _give_up(error, failure)
+    if settings.bucket is not None:
+        # comes last: now and then obstore aborts an interpreter that ends in order (pyo3-async-runtimes, issue 40)
+        atexit.register(os._exit, 0)
     atexit.register(access_log.close)
 
     def serve_scope(scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
@@ -345,11 +301,11 @@ def _collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _build_when_possible(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
+def _build_when_possible(settings: Settings, peer_url: str | None, access_log: logs.AccessLog) -> "AsgiCallable":
     """Put a worker together; wait for a catalogue that cannot be reached: it was reached when the daemon started."""
     while True:
         try:
-            return _build(settings, access_log)
+            return _build(settings, peer_url, access_log)
         except CatalogueUnavailable as error:
             logger.error("this worker waits for the catalogue: {}", error.reason)
         # nothing else looks for the signal meanwhile
@@ -357,20 +313,22 @@ def _build_when_possible(settings: Settings, access_log: logs.AccessLog) -> "Asg
             os._exit(0)
 
 
-def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
+def _build(settings: Settings, peer_url: str | None, access_log: logs.AccessLog) -> "AsgiCallable":
     """Put the parts of a worker together: the only place that turns settings into objects."""
     from filestored.api.app import Application
     from filestored.api.cors import Cors
+    from filestored.api.elsewhere import Detours
     from filestored.api.limits import Limits
     from filestored.api.proxies import Proxies
     from filestored.filestore import Filestore
 
     filestore = Filestore(
-        StoreFolder.adopt(settings.store, settings.hash),
+        StoreFolder.adopt(settings.folder, settings.hash, settings.bucket),
         settings.catalogue_address,
         durable=settings.durability == "full",
         min_free_bytes=settings.min_free_space,
         upload_life=settings.upload_expiry,
+        peer_url=peer_url,
     )
     limits = Limits(
         max_upload_size=settings.max_upload_size,
@@ -380,10 +338,13 @@ def _build(settings: Settings, access_log: logs.AccessLog) -> "AsgiCallable":
         send_timeout=settings.send_timeout,
         buffer=settings.buffer,
         cache_control=settings.cache_control,
+        certificate=settings.tls_cert,
     )
     proxies, cors = Proxies(settings.trusted_proxy), Cors(settings.cors_origin)
+    detours = Detours(settings.redirect_downloads, settings.accel_redirect)
     try:
-        return Application(filestore, Access(settings.anonymous, filestore.tokens()), limits, access_log, proxies, cors)
+        access = Access(settings.anonymous, filestore.tokens())
+        return Application(filestore, access, limits, access_log, proxies, cors, detours)
     except CatalogueUnavailable:
         filestore.close()
         raise

@@ -8,7 +8,8 @@
     counters      64 × 3072 × 8      a worker: what it has counted since the daemon started
     wanted        1024 × 8 bytes     a bucket of resumable uploads: a number that changes when one is waited for
     tokens        1 × 8 bytes        a number that changes when a token is made or revoked
-    stopping      1 × 8 bytes        not 0 from when the daemon is told to stop
+    stopping      1 × 8 bytes        not 0 from when the daemon stops
+    leaving       1 × 8 bytes        not 0 from when the daemon is told to stop, and will do so in a while
 """
 
 import contextlib
@@ -38,7 +39,8 @@ _COUNTERS_AT = _CLIENTS_AT + MAX_WORKERS * _CLIENTS * 2
 _WANTED_AT = _COUNTERS_AT + MAX_WORKERS * COUNTERS * 8
 _TOKENS_AT = _WANTED_AT + _WANTED * 8
 _STOPPING_AT = _TOKENS_AT + 8
-_SIZE = _STOPPING_AT + 8
+_LEAVING_AT = _STOPPING_AT + 8
+_SIZE = _LEAVING_AT + 8
 _LEADER_BYTE = MAX_WORKERS
 
 
@@ -62,7 +64,8 @@ class Shared:
         self._clients = view[_CLIENTS_AT:_COUNTERS_AT].cast("H")
         self._counters = view[_COUNTERS_AT:_WANTED_AT].cast("Q")
         self._wanted = view[_WANTED_AT:_TOKENS_AT].cast("Q")
-        self._stopping = view[_STOPPING_AT:].cast("Q")
+        self._stopping = view[_STOPPING_AT:_LEAVING_AT].cast("Q")
+        self._leaving = view[_LEAVING_AT:].cast("Q")
         self.tokens = view[_TOKENS_AT:_STOPPING_AT].cast("Q")
         """One number, which changes when a token is made or revoked."""
         self._slot = self._claim_slot()
@@ -86,8 +89,8 @@ class Shared:
     def close(self) -> None:
         """Unmap the file and give the slot back."""
         for view in (
-            self.counters, self._counters, self._wanted, self._stopping, self.tokens, self.generations, self._uploads,
-            self._clients,
+            self.counters, self._counters, self._wanted, self._stopping, self._leaving, self.tokens, self.generations,
+            self._uploads, self._clients,
         ):  # fmt: skip
             view.release()
         self._map.close()
@@ -95,7 +98,7 @@ class Shared:
 
     def forget_counts(self) -> None:
         """Begin all counts of all workers at nothing, those of uploads too. Only while no worker runs."""
-        self._stopping[0] = 0
+        self._stopping[0] = self._leaving[0] = 0
         for view, code in ((self._counters, "Q"), (self._uploads, "Q"), (self._clients, "H")):
             view[:] = memoryview(bytes(view.nbytes)).cast(code)  # type: ignore[call-overload]
 
@@ -156,6 +159,11 @@ class Shared:
         """Whether the daemon has been told to stop: what can go on later should end now."""
         return self._stopping[0] != 0
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the daemon has been told to stop, though it may go on for a while: nobody new should come."""
+        return self._leaving[0] != 0 or self._stopping[0] != 0
+
     def _new_number(self) -> int:
         return time.time_ns() * MAX_WORKERS % 2**64 + self._slot
 
@@ -171,6 +179,11 @@ def renew_tokens(path: Path) -> None:
 def announce_stop(path: Path) -> None:
     """Tell the workers that map a file that they will be told to end."""
     _write_number(path, _STOPPING_AT)
+
+
+def announce_leaving(path: Path) -> None:
+    """Tell the workers that map a file that the daemon will stop in a while."""
+    _write_number(path, _LEAVING_AT)
 
 
 def _write_number(path: Path, place: int) -> None:

@@ -33,6 +33,14 @@ class Signer:
         """``key`` is in hex."""
         self._key = bytes.fromhex(key)
 
+    def derived(self, purpose: str) -> "Signer":
+        """Return one with a key of its own for a purpose: what either signs the other does not recognise."""
+        return Signer(self._sign(f"key for {purpose}".encode()).hex())
+
+    def sign(self, message: bytes) -> str:
+        """Return the signature of a message. Only for a signer that is :meth:`derived` for it."""
+        return _encode(self._sign(message))
+
     def sign_link(self, digest: Digest, expires: int) -> str:
         """Return the signature of a link that reads one file until ``expires`` (seconds since 1970)."""
         return _encode(self._sign(f"link {digest} {expires}".encode()))

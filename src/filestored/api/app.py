@@ -14,13 +14,17 @@ from filestored.api.bodies import Uploads
 from filestored.api.cors import Cors
 from filestored.api.documents import DocumentRoutes
 from filestored.api.downloads import Download, Downloads
+from filestored.api.elsewhere import Detours
 from filestored.api.exchange import Exchange, Message, Receive, Scope, Send
 from filestored.api.exposition import Measurements, MetricsRoutes
 from filestored.api.files import FileRoutes
+from filestored.api.forwarding import Forwarding
 from filestored.api.gate import Gate
 from filestored.api.health import HealthRoutes
-from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, DRAINED_SECONDS_AT_STOP, Limits
+from filestored.api.intake import drain
+from filestored.api.limits import Limits
 from filestored.api.page import PageRoutes
+from filestored.api.parts import PartRoutes
 from filestored.api.problems import problem
 from filestored.api.proxies import Proxies
 from filestored.api.representations import accepts
@@ -31,6 +35,7 @@ from filestored.api.uploads import UploadRoutes
 from filestored.api.v1 import V1Routes
 from filestored.errors import (
     BadRequest,
+    BlobStoreError,
     CatalogueError,
     ClientGone,
     HeadersTooLarge,
@@ -75,17 +80,24 @@ class Application:
     """The daemon's face: an ASGI 3 callable with lifespan."""
 
     def __init__(
-        self, filestore: Filestore, access: Access, limits: Limits, log: RequestLog, proxies: Proxies, cors: Cors
-    ) -> None:
+        self, filestore: Filestore, access: Access, limits: Limits, log: RequestLog, proxies: Proxies, cors: Cors,
+        detours: Detours | None = None,
+    ) -> None:  # fmt: skip
         self._filestore = filestore
         self._proxies = proxies
         self._cors = cors
         self._stalls = Stalls()
         signer = filestore.signer()
         self._gate = Gate(access, limits, filestore, signer, proxies, cors)
-        self._downloads = Downloads(filestore, limits, self._stalls)
+        self._downloads = Downloads(filestore, limits, self._stalls, detours)
         arrivals = Arrivals(filestore, self._gate, Uploads(filestore, limits, self._stalls))
         files = FileRoutes(filestore, arrivals, self._downloads)
+        self._forwarding = None
+        if filestore.daemons is not None:
+            self._forwarding = Forwarding(
+                filestore.daemons, signer, filestore.shared, self._stalls, limits.body_timeout, limits.certificate
+            )
+        uploads = UploadRoutes(filestore, self._gate, limits, self._stalls, self._forwarding)
         registry = CollectorRegistry()
         documents = DocumentRoutes(
             filestore, self._stalls, limits.send_timeout, lambda: self._router.routes, access.anonymous_grant
@@ -98,13 +110,14 @@ class Application:
                 *V1Routes(
                     filestore, self._gate, arrivals, files, self._downloads, signer, limits.body_timeout, self._stalls
                 ).routes(),
-                *UploadRoutes(filestore, self._gate, limits, self._stalls).routes(),
+                *uploads.routes(),
                 *HealthRoutes(filestore).routes(),
                 *MetricsRoutes(filestore, registry).routes(),
                 *documents.routes(),
                 *page.routes(),
             ]
         )
+        self._peer_router = Router(PartRoutes(filestore, limits, self._stalls).routes())
         table = [(route.path, route.method) for route in self._router.routes]
         self._requests = RequestCounts(filestore.shared.counters, table)
         self._plain_line = self._requests.line("/{hash}", "GET")
@@ -112,6 +125,7 @@ class Application:
         self._send_timeout = limits.send_timeout
         self._log = log
         self._is_logging = log.enabled
+        self._answers_plainly = not cors.is_on
         self._numbers = count(1)
         self._hot = self._downloads.hot
         self._sweeper: asyncio.TimerHandle | None = None
@@ -123,7 +137,7 @@ class Application:
             await self._live(receive, send)
             return
         began = time.monotonic()
-        if scope["method"] == "GET" and not scope["query_string"] and not self._cors.is_on:
+        if scope["method"] == "GET" and not scope["query_string"] and self._answers_plainly:
             plain = self._plain(scope, began)
             if plain is not None:
                 download, start, body = plain
@@ -135,6 +149,7 @@ class Application:
                     self._note(scope, scope["client"][0], download.file.digest, status, sent, seconds)
                 return
         exchange = Exchange(scope, receive, send)
+        exchange.is_last = self._filestore.shared.is_leaving
         self._proxies.unwrap(exchange)
         self._cors.mark(exchange)
         try:
@@ -194,7 +209,7 @@ class Application:
             await self._route(exchange)
         except RequestError as error:
             await self._refuse(exchange, error)
-        except CatalogueError as error:
+        except (CatalogueError, BlobStoreError) as error:
             await self._refuse(exchange, self._explained(exchange, error))
         except ClientGone:
             await self._refuse(exchange, BadRequest("The body ended before its announced end; nothing was stored."))
@@ -212,7 +227,10 @@ class Application:
         if self._cors.is_preflight(exchange):
             await self._cors.answer_preflight(exchange)
             return
-        found = self._router.find(exchange.path)
+        if self._forwarding is not None:
+            await self._forwarding.accept(exchange)
+        found = self._peer_router.find(exchange.path) if exchange.is_passed_on else None
+        found = found or self._router.find(exchange.path)
         resource, target = found or (None, Target())
         exchange.route = resource.path if resource else ""
         route = resource.methods.get(exchange.method) if resource else None
@@ -243,7 +261,7 @@ class Application:
             return self._gate.admit_by_link(exchange, target.digest)
         return await self._gate.admit(exchange)
 
-    def _explained(self, exchange: Exchange, error: CatalogueError) -> RequestError:
+    def _explained(self, exchange: Exchange, error: CatalogueError | BlobStoreError) -> RequestError:
         """Return what the client is told; the log says why, unless it passes by itself."""
         if not error.is_passing:
             logger.opt(exception=error).error("{} {} failed", exchange.method, exchange.path[:200])
@@ -264,8 +282,7 @@ class Application:
             headers = [header for header in headers if not header[1].startswith(b"Basic ")]
         if exchange.is_body_pending:
             await exchange.answer(status, headers, body)
-            is_stopping = self._filestore.shared.is_stopping
-            await _drain(exchange, DRAINED_SECONDS_AT_STOP if is_stopping else DRAINED_SECONDS)
+            await drain(exchange, is_stopping=self._filestore.shared.is_stopping)
         else:
             await exchange.answer(status, headers, body)
 
@@ -277,6 +294,8 @@ class Application:
                 # the server opens its port only after this answer
                 asyncio.get_running_loop().call_later(_SWEEP_SECONDS, drop_stalled_readers, self._send_timeout)
                 self._sweep()
+                if self._filestore.daemons is not None:
+                    self._filestore.daemons.start()
                 self._upkeep.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
@@ -284,6 +303,8 @@ class Application:
                     self._sweeper.cancel()
                 self._stalls.close()
                 await self._upkeep.stop()
+                if self._filestore.daemons is not None:
+                    await self._filestore.daemons.stop()
                 self._filestore.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -291,6 +312,9 @@ class Application:
     def _sweep(self) -> None:
         """Let go of files that were deleted or not asked for lately: an open one keeps its space on the disk."""
         self._downloads.sweep()
+        if self._filestore.shared.is_leaving:
+            # these answers are made beforehand, and do not say that the connection ends
+            self._answers_plainly = False
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
 
@@ -298,19 +322,3 @@ def _require_bounded_headers(exchange: Exchange) -> None:
     headers = exchange.headers
     if len(headers) > MAX_HEADERS or sum(map(len, headers.values())) > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"At most {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes in all are taken.")
-
-
-async def _drain(exchange: Exchange, seconds: float) -> None:
-    """Take in the rest of a refused body, up to a bound: a connection closed on unread bytes loses the answer."""
-    if exchange.headers.get(b"expect", b"").lower() == b"100-continue" and not exchange.is_body_begun:
-        return
-    left = DRAINED_BYTES
-    try:
-        async with asyncio.timeout(seconds):
-            while left > 0:
-                message = await exchange.receive()
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-                left -= len(message.get("body", b""))
-    except TimeoutError:
-        return

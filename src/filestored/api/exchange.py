@@ -28,8 +28,8 @@ class Exchange:
 
     __slots__ = (
         "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "began", "client", "digest", "headers",
-        "host", "is_body_begun", "is_http1", "is_proxied", "method", "path", "query_string", "received", "route",
-        "scheme", "sent", "status",
+        "host", "is_body_begun", "is_from_trusted", "is_http1", "is_last", "is_passed_on", "is_proxied", "method",
+        "path", "query_string", "received", "route", "scheme", "sent", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,6 +44,12 @@ class Exchange:
         self.host = self.headers.get(b"host", b"").decode("latin-1")
         """What the request calls this server."""
         self.is_proxied = any(name in self.headers for name in _PROXY_HEADERS)
+        self.is_from_trusted = False
+        """Whether it was passed on by a proxy whose word is taken."""
+        self.is_passed_on = False
+        """Whether another daemon has passed it on to this one."""
+        self.is_last = False
+        """Whether the connection is to be closed after the answer."""
         self.is_body_begun = False
         self.added_headers: Headers = []
         """Sent with every answer to this request."""
@@ -117,7 +123,7 @@ class Exchange:
         self.status = status
         if self.added_headers:
             headers = [*headers, *self.added_headers]
-        if self._has_body and self.is_http1:
+        if (self._has_body or self.is_last) and self.is_http1:
             # the server closes a connection on which part of a request is left; the client is to know
             headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

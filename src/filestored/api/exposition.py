@@ -25,7 +25,15 @@ from filestored.api.exchange import Exchange
 from filestored.api.representations import NO_STORE
 from filestored.api.routes import TEXT, Answer, Route, Target
 from filestored.filestore import Filestore
-from filestored.metrics import BUCKETS, EXPIRED_FILES, FAILED_FLUSHES, RECEIVED_BYTES, SENT_BYTES, RequestCounts
+from filestored.metrics import (
+    BUCKETS,
+    EXPIRED_FILES,
+    FAILED_FLUSHES,
+    FORWARDED_REQUESTS,
+    RECEIVED_BYTES,
+    SENT_BYTES,
+    RequestCounts,
+)
 from filestored.passes import NOTE, Pass
 
 _HEADERS = [(b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()), NO_STORE]
@@ -73,9 +81,11 @@ class Measurements(Collector):
             ("sent_bytes", SENT_BYTES, "Bytes of the bodies of answers."),
             ("failed_flushes", FAILED_FLUSHES, "Flushes of bytes, folders or the catalogue that the disk has failed."),
             ("expired_files", EXPIRED_FILES, "Files deleted because their time had come."),
+            ("forwarded_requests", FORWARDED_REQUESTS, "Requests passed on to the daemon that has the upload."),
         ):
             yield CounterMetricFamily(f"filestored_{name}", meaning, totals[number])
         yield _gauge("uploads_in_flight", "Uploads under way.", self._filestore.shared.uploads())
+        yield from self._cluster()
         yield from self._store()
         yield from self._catalogue()
 
@@ -95,6 +105,14 @@ class Measurements(Collector):
             seconds.add_metric([route.path, route.method], buckets, route.seconds)
         yield requests
         yield seconds
+
+    def _cluster(self) -> Iterator[Metric]:
+        """Return what there is to say of the daemons with this catalogue; where there can be but one, it leads."""
+        own = self._filestore.daemons
+        known = (True, 1) if own is None else _attempt("catalogue", lambda: (own.leads(), own.count()))
+        if known is not None:
+            yield _gauge("upkeep_leader", "Whether this daemon ends what has expired: 1 or 0.", known[0])
+            yield _gauge("daemons", "Daemons heard of lately.", known[1])
 
     def _store(self) -> Iterator[Metric]:
         free = _attempt("store", self._filestore.free_bytes)

@@ -12,6 +12,7 @@ from filestored.api.root import (
     DELETE_ERRORS,
     DELETED,
     DOWNLOAD,
+    ELSEWHERE,
     NOT_MODIFIED,
     PART,
     PUT_PARAMETERS,
@@ -21,10 +22,11 @@ from filestored.api.root import (
 from filestored.api.routes import BYTES, TEXT, Answer, Parameter, Route, Target
 from filestored.digest import Digest
 from filestored.errors import BadRequest, NotFound, PreconditionFailed
-from filestored.filestore import Filestore, not_found
+from filestored.filestore import Filestore
+from filestored.reading import not_found
 
 _EXPIRES = Parameter("expires", "with signature: when a signed link ends, in Unix seconds", {"type": "string"})
-_READS = {200: CONTENT, 206: PART, 304: NOT_MODIFIED}
+_READS = {200: CONTENT, 206: PART, 304: NOT_MODIFIED, 307: ELSEWHERE}
 _HEADS = {200: Answer("The headers of the file.", None, CONTENT_HEADERS), 304: NOT_MODIFIED}
 _PUTS = {
     201: Answer("Stored; the answer is its hash.", TEXT, ("Location",), FileObject),

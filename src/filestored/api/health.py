@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from functools import partial
 
 from loguru import logger
 
@@ -9,7 +11,7 @@ from filestored.access import Principal
 from filestored.api.exchange import Exchange
 from filestored.api.models import Health
 from filestored.api.routes import OPEN, Answer, Route, Target
-from filestored.errors import CatalogueError
+from filestored.errors import BlobStoreError, CatalogueError
 from filestored.filestore import Filestore
 
 READY_SECONDS = 3.0
@@ -23,13 +25,14 @@ class HealthRoutes:
 
     def __init__(self, filestore: Filestore) -> None:
         self._filestore = filestore
+        self._looks: dict[str, asyncio.Task[object]] = {}
 
     def routes(self) -> list[Route]:
         """Return the lines for the table of routes."""
         alive = {200: Answer("The process lives.", Health)}
         ready = {
             200: Answer("Store and catalogue are usable.", Health),
-            503: Answer("One of them is not; `fault` names it.", Health),
+            503: Answer("One of them is not, or the server stops; `fault` names it.", Health),
         }
         return [
             Route(method, path, OPEN, handle, summary, answers)
@@ -48,17 +51,33 @@ class HealthRoutes:
 
     async def _find_fault(self) -> str | None:
         """Name what does not answer, or not in time: whoever asks has other servers, and does not wait."""
-        for name, look in (("store", self._filestore.free_bytes), ("catalogue", self._filestore.require_catalogue)):
+        if self._filestore.shared.is_leaving:
+            return "stopping"
+        for name, look in (("store", self._filestore.require_usable), ("catalogue", self._filestore.require_catalogue)):
             try:
-                # in other threads than requests, which may all wait for the very same
-                await asyncio.wait_for(asyncio.to_thread(look), READY_SECONDS)
+                await asyncio.wait_for(asyncio.shield(self._look(name, look)), READY_SECONDS)
             except TimeoutError:
                 logger.error("the {} has not answered for {:g} seconds", name, READY_SECONDS)
                 return name
-            except (OSError, CatalogueError) as error:
+            except (OSError, CatalogueError, BlobStoreError) as error:
                 logger.error("the {} does not answer: {}", name, getattr(error, "reason", error))
                 return name
         return None
+
+    def _look(self, name: str, look: Callable[[], object]) -> "asyncio.Task[object]":
+        """Return the one look of its kind that is under way: however many ask, a bucket is asked once at a time."""
+        looking = self._looks.get(name)
+        if looking is None:
+            # in other threads than requests, which may all wait for the very same
+            looking = self._looks[name] = asyncio.ensure_future(asyncio.to_thread(look))
+            looking.add_done_callback(partial(self._end, name))
+        return looking
+
+    def _end(self, name: str, looking: "asyncio.Task[object]") -> None:
+        del self._looks[name]
+        if not looking.cancelled():
+            # whoever still waits for it is told
+            looking.exception()
 
 
 async def _answer(exchange: Exchange, fault: str | None) -> None:

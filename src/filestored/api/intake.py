@@ -1,8 +1,10 @@
 """Reading the body of a request: in time, within its limit, and only whole."""
 
+import asyncio
 from collections.abc import Callable
 
 from filestored.api.exchange import Exchange
+from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, DRAINED_SECONDS_AT_STOP
 from filestored.api.stalls import Guard, Stalled
 from filestored.errors import ClientGone, RequestTimeout, TooLarge
 
@@ -65,3 +67,19 @@ class Intake:
 def too_large(most: int) -> TooLarge:
     """Return the error for a body of more than ``most`` bytes."""
     return TooLarge(f"At most {most} bytes are taken here: by the server's limits, or by what a quota leaves.")
+
+
+async def drain(exchange: Exchange, *, is_stopping: bool) -> None:
+    """Take in the rest of a refused body, up to a bound: a connection closed on unread bytes loses the answer."""
+    if exchange.headers.get(b"expect", b"").lower() == b"100-continue" and not exchange.is_body_begun:
+        return
+    left = DRAINED_BYTES
+    try:
+        async with asyncio.timeout(DRAINED_SECONDS_AT_STOP if is_stopping else DRAINED_SECONDS):
+            while left > 0:
+                message = await exchange.receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        return

@@ -1,6 +1,7 @@
 """The bounds on what clients can ask for."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 MULTIPART_OVERHEAD = 1 << 20
 """How much larger than ``max_upload_size`` a multipart body may be: its framing, in bytes."""
@@ -23,3 +24,5 @@ class Limits:
     send_timeout: float = 60
     buffer: int = 256 * 1024
     cache_control: str = "private, max-age=31536000, immutable"
+    certificate: Path | None = None
+    """This daemon's own certificate chain, where it has one: other daemons may have the same."""

@@ -47,6 +47,8 @@ class Proxies:
         """
         if not self.trusts(exchange.client):
             return
+        # who is on the proxy's machine may come by another way, and then says nothing of a client
+        exchange.is_from_trusted = exchange.is_proxied
         exchange.is_proxied = True
         headers = exchange.headers
         elements = _elements(headers.get(b"forwarded", b"").decode("latin-1"))

@@ -19,7 +19,8 @@ from filestored.errors import (
     RequestTimeout,
     TooLarge,
 )
-from filestored.filestore import Filestore, not_found
+from filestored.filestore import Filestore
+from filestored.reading import not_found
 
 PUT_PARAMETERS = (
     Parameter("name", "the file's name", {"type": "string"}),
@@ -41,6 +42,9 @@ CONTENT_HEADERS = (*_CACHED_HEADERS, "Content-Disposition", "Accept-Ranges", "Re
 CONTENT = Answer("The bytes.", ANY, CONTENT_HEADERS)
 NOT_MODIFIED = Answer(
     "The file is the one that If-None-Match names, or has not changed since If-Modified-Since.", None, _CACHED_HEADERS
+)
+ELSEWHERE = Answer(
+    "With --redirect-downloads: where the bucket has the file, for a minute.", None, ("Location", "Cache-Control")
 )
 PART = Answer(
     "The part that Range asks for, or several as multipart/byteranges.", ANY, (*CONTENT_HEADERS, "Content-Range")
@@ -69,7 +73,7 @@ class RootRoutes:
         return [
             Route(
                 "GET", "/", Permission.READ, self._read, "Download a file by its hash",
-                {200: CONTENT, 206: PART, 304: NOT_MODIFIED}, (_NAMED, DOWNLOAD), errors=READ_ERRORS,
+                {200: CONTENT, 206: PART, 304: NOT_MODIFIED, 307: ELSEWHERE}, (_NAMED, DOWNLOAD), errors=READ_ERRORS,
                 page=self._page,
             ),
             Route(

@@ -36,6 +36,7 @@ _PATTERNS = {
     "/v1/files/{hash}": re.compile(r"/v1/files/(?P<hash>[^/]+)"),
     "/v1/files/{hash}/link": re.compile(r"/v1/files/(?P<hash>[^/]+)/link"),
     "/v1/uploads/{upload}": re.compile(r"/v1/uploads/(?P<upload>[^/]+)"),
+    "/v1/peers/parts/{upload}": re.compile(r"/v1/peers/parts/(?P<upload>[^/]+)"),
     "/docs/{asset}": re.compile(r"/docs/(?P<asset>[^/]+)"),
     "/web/{asset}": re.compile(r"/web/(?P<asset>[^/]+)"),
 }

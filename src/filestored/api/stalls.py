@@ -50,6 +50,10 @@ class Guard:
             if kind is asyncio.CancelledError:
                 raise Stalled from None
 
+    def forget(self) -> None:
+        """Let go of the task: one that was ended would otherwise keep itself, and all it had, for a long time."""
+        self._task = None
+
     def moved(self) -> None:
         """Note that a byte came or went."""
         self._moves += 1

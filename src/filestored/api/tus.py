@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from filestored.api import names
 from filestored.api.bodies import end_of, make_wish
-from filestored.catalogue.records import PART, Wish
+from filestored.api.exchange import Exchange
+from filestored.api.routes import CHUNK
+from filestored.catalogue.records import PART, UploadRecord, Wish
 from filestored.digest import Algorithm, Digest, Hash, parse_digest
-from filestored.errors import BadRequest, UnknownVersion
+from filestored.errors import BadRequest, Forbidden, NotFound, TooLarge, UnknownVersion, UnsupportedMediaType
+from filestored.resuming import require_offset
 
 VERSION = b"1.0.0"
 EXTENSIONS = b"creation,creation-with-upload,creation-defer-length,expiration,checksum,termination,concatenation"
@@ -80,6 +83,41 @@ def require_version(headers: Fields) -> None:
 def is_id(text: str) -> bool:
     """Tell whether a text could be the id of an upload."""
     return _ID.fullmatch(text) is not None
+
+
+def has_body(exchange: Exchange) -> bool:
+    """Tell whether a request has a body, as far as its head says so."""
+    if exchange.content_length is not None:
+        return exchange.content_length > 0
+    # HTTP/2 need not announce a body in any way
+    return b"transfer-encoding" in exchange.headers or is_chunk(exchange)
+
+
+def is_chunk(exchange: Exchange) -> bool:
+    """Tell whether the body is said to be bytes of an upload."""
+    return exchange.headers.get(b"content-type", b"").split(b";")[0].strip().lower() == CHUNK.encode()
+
+
+def require_chunk(exchange: Exchange) -> None:
+    """Raise UnsupportedMediaType unless the body is said to be bytes of an upload."""
+    if not is_chunk(exchange):
+        raise UnsupportedMediaType(f"The bytes of an upload are sent with Content-Type: {CHUNK}.")
+
+
+def id_in(text: str) -> str:
+    """Return the id in an address, fit to be a file's name. Raises NotFound."""
+    if not is_id(text):
+        raise NotFound("There is no such upload.")
+    return text
+
+
+def require_nothing_to_add(upload: UploadRecord, offset: int, exchange: Exchange) -> None:
+    """Raise unless a complete upload is asked to be where it is, with nothing to add."""
+    if parts_in(upload.concat) is not None:
+        raise Forbidden("This upload was joined from parts; nothing can be added to it.")
+    require_offset(upload, offset)
+    if has_body(exchange) and exchange.content_length != 0:
+        raise TooLarge("The upload is complete; nothing can be added to it.")
 
 
 def size_in(headers: Fields, name: str) -> int | None:

@@ -2,11 +2,13 @@
 
 from contextlib import suppress
 from email.utils import formatdate
+from functools import partial
 
 from filestored.access import Permission, Principal
 from filestored.api import tus
 from filestored.api.bodies import least
 from filestored.api.exchange import Exchange, Headers
+from filestored.api.forwarding import AWAY_RETRY_SECONDS, Forwarding
 from filestored.api.gate import Gate
 from filestored.api.intake import Intake, too_large
 from filestored.api.limits import Limits
@@ -15,6 +17,7 @@ from filestored.api.routes import CHUNK, OPEN, Answer, Parameter, Route, Target
 from filestored.api.stalls import Stalls
 from filestored.api.tus import Checksum, Details
 from filestored.catalogue.records import UploadRecord
+from filestored.cluster.connection import PeerAway
 from filestored.continuation import Continuation
 from filestored.errors import (
     BadRequest,
@@ -24,7 +27,6 @@ from filestored.errors import (
     Conflict,
     DigestMismatch,
     FilestoredError,
-    Forbidden,
     Locked,
     MethodNotAllowed,
     NotFound,
@@ -36,7 +38,7 @@ from filestored.errors import (
     UnsupportedMediaType,
 )
 from filestored.filestore import Filestore
-from filestored.resuming import MAX_PARTS, Joined, require_offset
+from filestored.joining import MAX_PARTS, Joined
 
 COLLECTION = "/v1/uploads"
 ONE = "/v1/uploads/{upload}"
@@ -89,7 +91,11 @@ _ABILITIES = ("Tus-Version", "Tus-Extension", "Tus-Checksum-Algorithm", "Tus-Max
 class UploadRoutes:
     """Begin, ask, go on, end, join."""
 
-    def __init__(self, filestore: Filestore, gate: Gate, limits: Limits, stalls: Stalls) -> None:
+    def __init__(
+        self, filestore: Filestore, gate: Gate, limits: Limits, stalls: Stalls, forwarding: Forwarding | None = None
+    ) -> None:
+        """``forwarding`` is what passes on what is another daemon's to answer."""
+        self._forwarding = forwarding
         self._filestore = filestore
         self._uploads = filestore.uploads
         self._gate = gate
@@ -135,6 +141,30 @@ class UploadRoutes:
             ),
         ]  # fmt: skip
 
+    async def _pass_on(self, exchange: Exchange, principal: Principal, target: Target) -> bool:
+        """Have a request answered by the daemon that has the upload; False where this one has to.
+
+        Raises Busy where that one is away.
+        """
+        upload = await self._find_elsewhere(principal, target)
+        if upload is None or self._forwarding is None:
+            return False
+        try:
+            await self._forwarding.pass_on(exchange, upload)
+        except PeerAway as error:
+            raise Busy(
+                "The machine that has the bytes of this upload is away; try again, or begin a new one.",
+                retry_after=AWAY_RETRY_SECONDS,
+            ) from error
+        return True
+
+    async def _find_elsewhere(self, principal: Principal, target: Target) -> UploadRecord | None:
+        """Return an upload that another daemon has, None where it is this one's. Raises NotFound."""
+        if self._forwarding is None:
+            return None
+        upload = await self._uploads.find(principal, tus.id_in(target.text))
+        return upload if self._uploads.is_elsewhere(upload) else None
+
     async def _discover(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         headers = [
             (b"tus-version", tus.VERSION),
@@ -159,8 +189,8 @@ class UploadRoutes:
         length = tus.length_in(headers)
         self._require_allowed(length)
         self._filestore.require_room(length or 0)
-        if has_body := _has_body(exchange):
-            _require_chunk(exchange)
+        if has_body := tus.has_body(exchange):
+            tus.require_chunk(exchange)
         checksum = tus.checksum_in(headers)
         with self._gate.upload(exchange):
             upload = await self._uploads.begin(principal, length, text, concat)
@@ -179,7 +209,8 @@ class UploadRoutes:
         if b"upload-length" in exchange.headers or b"upload-defer-length" in exchange.headers:
             raise BadRequest("The length of a final upload is that of its parts: leave Upload-Length out.")
         with self._gate.upload(exchange):
-            upload = await self._uploads.join(principal, parts, joined, self._filestore.require_room)
+            fetch = partial(self._forwarding.fetch, exchange) if self._forwarding else None
+            upload = await self._filestore.parts.join(principal, parts, joined, self._filestore.require_room, fetch)
         exchange.digest = upload.digest or ""
         await _answer(exchange, 201, [(b"location", f"{COLLECTION}/{upload.id}".encode()), *_progress(upload)])
 
@@ -190,8 +221,14 @@ class UploadRoutes:
 
     async def _tell(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         tus.require_version(exchange.headers)
-        upload = await self._uploads.find_settled(principal, _id(target))
-        if upload.is_whole and not upload.is_complete:
+        elsewhere = await self._find_elsewhere(principal, target)
+        if elsewhere and self._forwarding:
+            # where that cannot be asked, the catalogue knows how far it had come when it was noted last
+            with suppress(PeerAway):
+                await self._forwarding.pass_on(exchange, elsewhere)
+                return
+        upload = elsewhere or await self._uploads.find_settled(principal, tus.id_in(target.text))
+        if not elsewhere and upload.is_whole and not upload.is_complete:
             # a crash came between beginning an empty upload and finishing it; where that fails, it is as it was
             with suppress(RequestError):
                 upload = await self._receive(exchange, principal, upload, None, None, tus.details_in(upload.details))
@@ -219,13 +256,15 @@ class UploadRoutes:
 
     async def _end(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         tus.require_version(exchange.headers)
-        await self._uploads.end(principal, _id(target))
+        if await self._pass_on(exchange, principal, target):
+            return
+        await self._uploads.end(principal, tus.id_in(target.text))
         await _answer(exchange, 204, [])
 
     async def _append(self, exchange: Exchange, principal: Principal, target: Target) -> None:
         headers = exchange.headers
         tus.require_version(headers)
-        _require_chunk(exchange)
+        tus.require_chunk(exchange)
         offset = tus.size_in(headers, "Upload-Offset")
         if offset is None:
             raise BadRequest("Say with Upload-Offset from where the body goes on.")
@@ -233,9 +272,11 @@ class UploadRoutes:
         self._require_allowed(length)
         checksum = tus.checksum_in(headers)
         with self._gate.upload(exchange):
-            upload = await self._uploads.find(principal, _id(target))
+            if await self._pass_on(exchange, principal, target):
+                return
+            upload = await self._uploads.find(principal, tus.id_in(target.text))
             if upload.is_complete:
-                _require_nothing_to_add(upload, offset, exchange)
+                tus.require_nothing_to_add(upload, offset, exchange)
             else:
                 details = tus.details_in(upload.details)
                 upload = await self._receive(exchange, principal, upload, checksum, length, details, offset)
@@ -334,38 +375,6 @@ async def _copy_checked(body: Intake, writing: Continuation, checksum: Checksum)
         await writing.write(piece)
     if taken.digest() != checksum.digest:
         raise ChecksumMismatch("The body is not what Upload-Checksum says; none of it was kept. Send it again.")
-
-
-def _id(target: Target) -> str:
-    """Return the id in an address, fit to be a file's name. Raises NotFound."""
-    if not tus.is_id(target.text):
-        raise NotFound("There is no such upload.")
-    return target.text
-
-
-def _has_body(exchange: Exchange) -> bool:
-    if exchange.content_length is not None:
-        return exchange.content_length > 0
-    # HTTP/2 need not announce a body in any way
-    return b"transfer-encoding" in exchange.headers or _is_chunk(exchange)
-
-
-def _is_chunk(exchange: Exchange) -> bool:
-    return exchange.headers.get(b"content-type", b"").split(b";")[0].strip().lower() == CHUNK.encode()
-
-
-def _require_chunk(exchange: Exchange) -> None:
-    if not _is_chunk(exchange):
-        raise UnsupportedMediaType(f"The bytes of an upload are sent with Content-Type: {CHUNK}.")
-
-
-def _require_nothing_to_add(upload: UploadRecord, offset: int, exchange: Exchange) -> None:
-    """Raise unless a complete upload is asked to be where it is, with nothing to add."""
-    if tus.parts_in(upload.concat) is not None:
-        raise Forbidden("This upload was joined from parts; nothing can be added to it.")
-    require_offset(upload, offset)
-    if _has_body(exchange) and exchange.content_length != 0:
-        raise TooLarge("The upload is complete; nothing can be added to it.")
 
 
 def _progress(upload: UploadRecord) -> Headers:

@@ -1,0 +1,260 @@
+"""Passing a request on to the daemon that has the bytes it is about, and taking in what others pass on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from loguru import logger
+
+from filestored.api.exchange import Exchange, Headers
+from filestored.api.intake import Intake, drain
+from filestored.api.stalls import Guard, Stalled, Stalls
+from filestored.catalogue.records import UploadRecord
+from filestored.cluster.connection import PeerAnswer, PeerAway, PeerConnection
+from filestored.cluster.daemons import Daemons, Peer
+from filestored.cluster.passes import HEADER, Origin, Passes, Request
+from filestored.errors import BadRequest, Busy, CatalogueError, ClientGone, Forbidden, Locked, NotFound, RequestTimeout
+from filestored.metrics import FORWARDED_REQUESTS
+from filestored.shared import Shared
+from filestored.signing import Signer
+
+PARTS = "/v1/peers/parts"
+"""Where a daemon gives the bytes of a part to another that joins it. There is nothing for anybody else."""
+
+AWAY_RETRY_SECONDS = 5
+"""When a client is to ask again whose upload lies on a daemon that is away."""
+
+_LOOKED_AT_EVERY_SECONDS = 3.0
+# the other daemon decides when a body has stopped coming: it can say how much is there
+_BEHIND_SECONDS = 5.0
+_NOT_MINE = (HEADER, b"refused")
+_LONGEST_HOST = 255
+_LONGEST_BODY = 64 * 1024
+_OWN_HEADERS = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"})
+_WITH_BODY = frozenset({"PATCH", "POST"})
+
+
+class Forwarding:
+    """Requests that come to one daemon of a cluster and are another's to answer."""
+
+    def __init__(
+        self, daemons: Daemons, signer: Signer, shared: Shared, stalls: Stalls, body_timeout: float,
+        certificate: Path | None,
+    ) -> None:  # fmt: skip
+        """``certificate`` is this daemon's own, where it has one."""
+        self._daemons = daemons
+        self._passes = Passes(signer)
+        self._shared = shared
+        self._stalls = stalls
+        self._body_timeout = body_timeout
+        self._certificate = certificate
+
+    # what others pass on
+
+    async def accept(self, exchange: Exchange) -> None:
+        """Give a request that another daemon passes on the client, scheme and host it came from.
+
+        Does nothing where none claims to. Raises Forbidden where the pass is wrong.
+        """
+        text = exchange.headers.get(HEADER)
+        if text is None:
+            return
+        request = Request(exchange.method, _target_of(exchange), exchange.headers)
+        origin = self._passes.read(text, request, self._daemons.own, await self._daemons.clock())
+        if origin is None:
+            raise Forbidden(
+                "Filestored-Peer is for the daemons of a cluster, and this is none of theirs.", headers=(_NOT_MINE,)
+            )
+        exchange.client, exchange.is_proxied = origin.client, origin.is_proxied
+        exchange.scheme, exchange.host = origin.scheme, origin.host
+        exchange.is_passed_on = True
+
+    # what is passed on to others
+
+    async def pass_on(self, exchange: Exchange, upload: UploadRecord) -> None:
+        """Have a request about an upload answered by the daemon that has it.
+
+        Raises PeerAway, before anything is answered, where that cannot be reached or ends; Busy, RequestTimeout,
+        BadRequest where the client goes away.
+        """
+        peer = await self._find(exchange, upload)
+        self._shared.counters[FORWARDED_REQUESTS] += 1
+        connection = await PeerConnection.open(peer.url, self._certificate)
+        try:
+            answer = await self._exchange(exchange, connection, peer)
+            _require_right_daemon(answer, peer)
+            body = await self._read_body(connection)
+            await _give_back(exchange, answer, body)
+        except ClientGone as error:
+            raise BadRequest(
+                "The body ended before its announced end; ask with HEAD how far the upload has come."
+            ) from error
+        finally:
+            connection.close()
+        if exchange.is_body_pending:
+            await drain(exchange, is_stopping=self._shared.is_stopping)
+
+    async def _find(self, exchange: Exchange, upload: UploadRecord) -> Peer:
+        if exchange.is_passed_on:
+            raise Busy("Another daemon takes this one for the one that has the upload; try again.")
+        assert upload.daemon is not None
+        peer = await self._daemons.find(upload.daemon)
+        if peer is None or peer.is_away:
+            raise PeerAway("the daemon that has the upload is away")
+        return peer
+
+    async def _exchange(self, exchange: Exchange, connection: PeerConnection, peer: Peer) -> PeerAnswer:
+        """Send the request for as long as it comes, until the answer does."""
+        sending = asyncio.ensure_future(self._send(exchange, connection, peer))
+        answering = asyncio.ensure_future(connection.answer())
+        waiting: set[asyncio.Future[Any]] = {sending, answering}
+        try:
+            while not answering.done():
+                await asyncio.wait(waiting, timeout=_LOOKED_AT_EVERY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if sending.done() and sending in waiting:
+                    _require_no_answer(sending, answering)
+                    waiting.discard(sending)
+                if not answering.done():
+                    await self._require_there(peer)
+            return answering.result()
+        finally:
+            for task in (sending, answering):
+                task.cancel()
+            await asyncio.gather(sending, answering, return_exceptions=True)
+
+    async def _read_body(self, connection: PeerConnection) -> bytes:
+        body = b""
+        try:
+            with self._stalls.guard(self._body_timeout):
+                async for piece in connection.body():
+                    body += piece
+                    if len(body) > _LONGEST_BODY:
+                        raise PeerAway("the answer of another daemon is no answer about an upload")
+        except Stalled:
+            raise PeerAway("the answer of another daemon does not end") from None
+        return body
+
+    async def _require_there(self, peer: Peer) -> None:
+        """Raise PeerAway where nothing has been heard of a daemon for long: it is not waited for."""
+        known = None
+        # as long as the catalogue cannot be asked it is waited for
+        with suppress(CatalogueError):
+            known = await self._daemons.find(peer.id)
+        if known is not None and known.is_away:
+            raise PeerAway("the daemon that has the upload is silent")
+
+    async def _send(self, exchange: Exchange, connection: PeerConnection, peer: Peer) -> None:
+        """Pass on the head and the body as it comes, then wait until the client is gone: to whom else would it matter.
+
+        Raises PeerAway, ClientGone, RequestTimeout, Busy.
+        """
+        target = _target_of(exchange)
+        request = Request(exchange.method, target, exchange.headers)
+        passed = self._passes.make(request, _origin_of(exchange), peer.id, await self._daemons.clock())
+        headers = [*request.passed(), (HEADER, passed)]
+        has_length = b"content-length" in exchange.headers
+        if not has_length and exchange.method in _WITH_BODY:
+            headers.append((b"transfer-encoding", b"chunked"))
+        await connection.begin(exchange.method, target, headers)
+        await self._send_body(exchange, connection)
+        await connection.finish()
+        while (await exchange.receive())["type"] == "http.request":
+            pass
+        raise ClientGone
+
+    async def _send_body(self, exchange: Exchange, connection: PeerConnection) -> None:
+        guard = self._stalls.guard(self._body_timeout + _BEHIND_SECONDS, lambda _: self._shared.is_stopping)
+        body = Intake(exchange, guard, None)
+        try:
+            while piece := await body.read():
+                await connection.send(piece)
+        except RequestTimeout:
+            if self._shared.is_stopping:
+                raise Busy("The server stops; ask with HEAD how far the upload has come, and go on.") from None
+            raise RequestTimeout("The body stopped coming; ask with HEAD how far the upload has come.") from None
+        finally:
+            guard.forget()
+
+    async def fetch(self, exchange: Exchange, part: UploadRecord) -> AsyncIterator[bytes]:
+        """Return the bytes of a whole part that another daemon has, in the name of who asked this one.
+
+        Raises Busy where that cannot be reached, Locked, NotFound.
+        """
+        try:
+            peer = await self._find(exchange, part)
+            connection = await PeerConnection.open(peer.url, self._certificate)
+            guard = self._stalls.guard(self._body_timeout)
+            try:
+                with guard:
+                    await self._ask_for(exchange, connection, peer, part)
+                pieces = connection.body()
+                while piece := await _next(pieces, guard):
+                    yield piece
+            finally:
+                connection.close()
+        except (PeerAway, Stalled) as error:
+            raise Busy(
+                f"The part {part.id} lies on a machine that is away; try again.", retry_after=AWAY_RETRY_SECONDS
+            ) from error
+
+    async def _ask_for(self, exchange: Exchange, connection: PeerConnection, peer: Peer, part: UploadRecord) -> None:
+        target = f"{PARTS}/{part.id}"
+        named = {name: exchange.headers[name] for name in (b"authorization",) if name in exchange.headers}
+        request = Request("GET", target, named)
+        passed = self._passes.make(request, _origin_of(exchange), peer.id, await self._daemons.clock())
+        await connection.begin("GET", target, [*request.passed(), (HEADER, passed)])
+        await connection.finish()
+        answer = await connection.answer()
+        _require_right_daemon(answer, peer)
+        if answer.status != 200:
+            _refuse(answer, part)
+
+
+async def _next(pieces: AsyncIterator[bytes], guard: Guard) -> bytes:
+    with guard:
+        return await anext(pieces, b"")
+
+
+def _origin_of(exchange: Exchange) -> Origin:
+    # names are shorter, and whatever is longer is no address of this machine either
+    return Origin(exchange.client, exchange.is_proxied, exchange.scheme, exchange.host[:_LONGEST_HOST])
+
+
+def _target_of(exchange: Exchange) -> str:
+    query = exchange.query_string.decode("latin-1")
+    return f"{exchange.path}?{query}" if query else exchange.path
+
+
+def _require_no_answer(sending: "asyncio.Future[None]", answering: "asyncio.Future[PeerAnswer]") -> None:
+    """Raise what has ended the sending, unless there is an answer all the same: it says more."""
+    error = sending.exception()
+    if isinstance(error, PeerAway):
+        # it has closed the connection, perhaps after an answer that has not been read yet
+        return
+    if error is not None and not answering.done():
+        raise error
+
+
+def _require_right_daemon(answer: PeerAnswer, peer: Peer) -> None:
+    if answer.header(HEADER):
+        logger.error("at {} there is another daemon than the one of that address: see --peer-url", peer.url)
+        raise PeerAway("there is another daemon at its address")
+
+
+async def _give_back(exchange: Exchange, answer: PeerAnswer, body: bytes) -> None:
+    """Answer with what another daemon has answered."""
+    own = _OWN_HEADERS | {name for name, _ in exchange.added_headers}
+    headers: Headers = [(name, value) for name, value in answer.headers if name not in own]
+    exchange.digest = answer.header(b"filestored-hash").decode("latin-1")
+    await exchange.start(answer.status, headers)
+    await exchange.write(body, more=False)
+
+
+def _refuse(answer: PeerAnswer, part: UploadRecord) -> NoReturn:
+    if answer.status == 423:
+        raise Locked("A part is just being joined, or ended, by another request.")
+    if answer.status == 404:
+        raise NotFound(f"The part {part.id} is not there any more.")
+    raise Busy(f"The machine that has the part {part.id} cannot give it at the moment; try again.")

@@ -1,0 +1,114 @@
+"""How Granian's supervisor waits, stops, and starts workers anew: what the daemon needs otherwise than it has it."""
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from filestored.shared import announce_leaving, announce_stop
+
+if TYPE_CHECKING:
+    from granian.server.common import AbstractServer
+
+_DEATHS = 5
+_DEATHS_SECONDS = 30.0
+_SIGNAL_SECONDS = 0.2
+
+
+class Rest(threading.Event):
+    """What the supervisor waits on; SIGINT comes through only meanwhile.
+
+    Workers inherit the mask of the moment they are started in: Ctrl-C reaches the supervisor alone, which
+    tells them when to end.
+    """
+
+    def __init__(self, granian: "AbstractServer[Any]", shared_file: Path, stop_delay: float) -> None:
+        """``stop_delay`` is for how many seconds everything is still served once the daemon is told to stop."""
+        super().__init__()
+        self._granian = granian
+        self._shared_file = shared_file
+        self._stop_delay = stop_delay
+        self._ends: float | None = None
+        # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """See Event. When it is over because the daemon is told to stop, the workers know that."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            is_set = super().wait(self._left() if timeout is None else timeout)
+            if self._is_to_go_on():
+                # the time that is left is waited for the next time Granian comes here
+                self.clear()
+            return is_set
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            if self._granian.interrupt_signal:
+                # what can go on later ends at once, and is kept
+                announce_stop(self._shared_file)
+
+    def _left(self) -> float | None:
+        return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    def _is_to_go_on(self) -> bool:
+        """Tell whether the daemon goes on for a while though it was told to stop; a second signal ends that."""
+        granian = self._granian
+        if self._ends is None and granian.interrupt_signal and self._stop_delay:
+            announce_leaving(self._shared_file)
+            logger.info("told to stop: that begins in {:g} seconds, or when told once more", self._stop_delay)
+            self._ends = time.monotonic() + self._stop_delay
+            granian.interrupt_signal = False
+        elif self._ends is not None and self._left() == 0:
+            granian.interrupt_signal = True
+        # a worker that has ended meanwhile is Granian's to start anew
+        return self._ends is not None and not granian.interrupt_signal and not granian.interrupt_children
+
+
+class Respawned(dict[int, float]):
+    """When each worker was started anew (monotonic seconds), which Granian looks at before it does so once more.
+
+    It gives up, and ends the daemon, where the same one dies twice within 5.5 s. Here that takes five deaths more
+    than there are workers within half a minute: one may be the system's doing, for want of memory, and the next one
+    just as well. Which worker it is does not count, since Granian forgets all but the last.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self._times: deque[float] = deque(maxlen=_DEATHS + workers)
+
+    def __setitem__(self, worker: int, moment: float) -> None:
+        self._times.append(moment)
+        super().__setitem__(worker, moment)
+
+    def get(self, worker: int, default: Any = None) -> Any:
+        """Return when a worker was started last, where they are too often; else what says that it is long ago."""
+        is_often = len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < _DEATHS_SECONDS
+        return self._times[-1] if is_often else default
+
+
+@contextlib.contextmanager
+def quiet_when_stopping(granian: "AbstractServer[Any]") -> Iterator[None]:
+    """Keep the log free of the alarm about workers that a stop of the whole process group has ended as well."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("Unexpected exit"):
+            return True
+        # the same signal may not have been seen by the supervisor yet
+        time.sleep(_SIGNAL_SECONDS)
+        return not granian.interrupt_signal
+
+    granian_logger = logging.getLogger("_granian")
+    granian_logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        granian_logger.removeFilter(is_news)
