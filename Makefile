@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench screenshots install lock clean
+.PHONY: help run test test-ceph lint format bench screenshots install lock clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: install ## start the server on port 9000, in the foreground, with its store in ./store
 	$(BIN)/filestored run
 
 test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest
+
+test-ceph: $(VENV)/.dev ## run the tests about buckets on Ceph (needs ceph-mon, ceph-osd, ceph-common, radosgw)
+	TEST_S3=ceph $(BIN)/python -m pytest -m bucket -n 2
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .

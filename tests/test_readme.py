@@ -1,7 +1,9 @@
 """The README's commands, word for word against a real daemon; only ports, paths and the large file are others."""
 
+import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ import httpx
 import pytest
 
 from tests.conftest import StartDaemon, require_program
+from tests.postgres import Database
+from tests.s3 import Bucket, free_ports
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +32,7 @@ def run_block(block: str, folder: Path, port: int, command: str = "", **environm
     """Run commands in a folder, and return what they print."""
     script = block.replace("localhost:9000", f"localhost:{port}").replace(".venv/bin/filestored", command)
     ended = subprocess.run(
-        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60,
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=110,
         env={**os.environ, "no_proxy": "*", "FILESTORED_PORT": str(port), "XDG_STATE_HOME": str(folder), **environment},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -114,6 +118,47 @@ def run_python(script: str, folder: Path) -> str:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+@BOTH
+def test_a_cluster_works_as_written(
+    start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path, name: str
+) -> None:
+    require_program("curl")
+    running, moving = blocks_of(name, 10)
+    disk = start_daemon("--anonymous", "full", store=tmp_path / "store")
+    moved = httpx.post(disk.url, content=b"on the disk", params={"name": "old.txt"}).text
+    (tmp_path / "README.md").write_text("read me")
+    one, two = free_ports(2)
+    own = {
+        "=KEY": f"={bucket.server.key}",
+        "=SECRET": f"={bucket.server.secret}",
+        "https://s3.example": bucket.server.endpoint,
+        "s3://bucket/files": bucket.url,
+        "postgresql://filestored:PASSWORD@db.example/filestored": f"'{database.url}'",
+        "9001": str(one),
+        "9002": str(two),
+    }
+    script = running + moving
+    for written, real in own.items():
+        assert written in script
+        script = script.replace(written, real)
+    try:
+        printed = run_block(script, tmp_path, 0, f"{sys.executable} -m filestored", XDG_STATE_HOME=str(tmp_path))
+    finally:
+        for spool in ("one", "two"):
+            kill_daemon(tmp_path / spool)
+    assert printed.count("read me") == 1
+    assert printed.count('"status": 404') == 1
+    assert re.search(r"copied: 1 blobs, 11 bytes; .*failed: 0", printed)
+    assert "verified: 1 blobs, 11 bytes; damaged: 0" in printed
+    assert bucket.blob(moved) == b"on the disk"
+
+
+def kill_daemon(spool: Path) -> None:
+    """End a daemon that a failed test has left behind."""
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int((spool / ".filestored" / "daemon.pid").read_text().split()[0]), signal.SIGTERM)
 
 
 @BOTH

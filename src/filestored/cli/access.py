@@ -1,7 +1,6 @@
 """``token create``, ``token list``, ``token revoke``, and links made beside a store: who may do what."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -10,15 +9,14 @@ import click
 
 from filestored import daemon
 from filestored.access import Permission, new_token
-from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
+from filestored.blobs.opening import open_blobs
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord, now_milliseconds
-from filestored.cli.stores import change, find_store_folder, open_catalogue, store_options
+from filestored.cli.stores import change, find_place, find_store_folder, open_catalogue, store_options
 from filestored.digest import Digest, parse_digest
 from filestored.errors import SettingsError, StartError
 from filestored.quantities import format_size, parse_duration, parse_size
-from filestored.settings import load_only
 from filestored.shared import renew_tokens
 from filestored.signing import KEY_NOTE, Signer, new_key
 
@@ -43,8 +41,8 @@ def create(name: str, permissions: str, expires_in: str | None, quota: str | Non
     NAME is the owner of what is uploaded with it. A running daemon knows it within a second.
     """
     text, record = _make(name, permissions, expires_in, quota)
-    settings = load_only(("store", "hash"), flags, os.environ)
-    folder = StoreFolder.adopt(settings.store, settings.hash)
+    settings = find_place(flags)
+    folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
     with open_catalogue(flags, folder) as catalogue:
         if not change(catalogue, folder, lambda transaction: transaction.add_token(record)):
             raise StartError(f"there is a token {name} already; revoke it first, or choose another name")
@@ -165,7 +163,7 @@ def _name_of(catalogue: Catalogue, folder: StoreFolder, digest: Digest) -> str |
     now = now_milliseconds()
     files = catalogue.find(digest)
     live = [file for file in files if file.is_live(now)]
-    blobs = DiskBlobStore(folder)
+    blobs = open_blobs(folder)
     try:
         is_stored = blobs.stat(digest) is not None and (bool(live) or not files)
     finally:

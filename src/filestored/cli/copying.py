@@ -4,18 +4,20 @@ import asyncio
 import hashlib
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
 
 from filestored import daemon
+from filestored.blobs.address import BucketAddress, is_bucket
 from filestored.blobs.layout import StoreFolder, is_laid_out_as_store
+from filestored.blobs.opening import adopt_blobs, open_blobs, read_mark
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.cli.stores import last_catalogue, open_filestore, require_owner
@@ -30,6 +32,7 @@ from filestored.copying.takeover import Access, TakeOver
 from filestored.digest import Algorithm
 from filestored.errors import FilestoredError, SettingsError, StartError
 from filestored.importing.underway import UnderWay
+from filestored.recovery import STORE_NOTE
 from filestored.settings import load_only
 
 if TYPE_CHECKING:
@@ -46,13 +49,15 @@ _NOT_BY_HTTP = {
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A side of a copy, as it was given: a folder, or a server's address with what is sent to it."""
+    """A side of a copy, as it was given: a folder, a bucket, or a server's address with what is sent to it."""
 
     said: str
-    url: str | None
-    token: str | None
-    ca_file: Path | None
-    catalogue: str | None
+    url: str | None = None
+    token: str | None = None
+    ca_file: Path | None = None
+    catalogue: str | None = None
+    bucket: BucketAddress | None = None
+    spool: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -60,7 +65,7 @@ class _Place:
 
     @property
     def identity(self) -> str:
-        return self.url or str(self.path)
+        return self.url or str(self.bucket or self.path)
 
     @contextmanager
     def connected(self) -> Iterator["Client"]:
@@ -74,9 +79,9 @@ class _Place:
 
 @click.command(
     "copy-store",
-    epilog="FROM and TO are folders, addresses, or names of `filestored server list`. Exit status 0 when the target "
-    "has everything, 1 when it has not, 5 when a server cannot be reached, 130 when interrupted; called again it goes "
-    "on.",
+    epilog="FROM and TO are folders, buckets (s3://…), addresses, or names of `filestored server list`. "
+    "Exit status 0 when the target has everything, 1 when it has not, 5 when a server cannot be reached, 130 when "
+    "interrupted; called again it goes on.",
 )
 @click.argument("origin", metavar="FROM")
 @click.argument("target", metavar="TO")
@@ -84,19 +89,28 @@ class _Place:
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a line, the last one being the summary")
 @click.option("--from-token-file", metavar="FILE", type=Path, help="the source's token  [FILESTORED_FROM_TOKEN]")
 @click.option("--to-token-file", metavar="FILE", type=Path, help="the target's token  [FILESTORED_TO_TOKEN]")
-@click.option("--from-catalogue", metavar="URL", help="of a source folder; by default where it was last")
-@click.option("--to-catalogue", metavar="URL", help="of a target folder; by default where it was last")
+@click.option("--from-catalogue", metavar="URL", help="of a source folder or bucket; by default where it was last")
+@click.option("--to-catalogue", metavar="URL", help="of a target folder or bucket; by default where it was last")
+@click.option("--from-spool", metavar="FOLDER", type=Path, help="of a daemon on this machine whose store is the source")
+@click.option("--to-spool", metavar="FOLDER", type=Path, help="of a target bucket  [default: ./spool]")
+@click.option("--from-endpoint", metavar="URL", help="of a source bucket  [FILESTORED_BUCKET_ENDPOINT]")
+@click.option("--to-endpoint", metavar="URL", help="of a target bucket  [FILESTORED_BUCKET_ENDPOINT]")
+@click.option("--from-region", metavar="TEXT", help="of a source bucket  [FILESTORED_BUCKET_REGION]")
+@click.option("--to-region", metavar="TEXT", help="of a target bucket  [FILESTORED_BUCKET_REGION]")
 def copy_store(
     origin: str, target: str, verify: bool, as_json: bool, from_token_file: Path | None, to_token_file: Path | None,
-    from_catalogue: str | None, to_catalogue: str | None,
+    from_catalogue: str | None, to_catalogue: str | None, from_spool: Path | None, to_spool: Path | None,
+    from_endpoint: str | None, to_endpoint: str | None, from_region: str | None, to_region: str | None,
 ) -> int:  # fmt: skip
     """Copy a store: every byte hashed and compared, what is there already left.
 
-    Between folders everything goes over, so that the copy can take the source's place: owners, names, times, tokens,
-    links. To and from a server, what HTTP allows.
+    Between folders and buckets everything goes over, so that the copy can take the source's place: owners, names,
+    times, tokens, links. To and from a server, what HTTP allows.
     """
     source = _place(origin, from_token_file, "FILESTORED_FROM_TOKEN", from_catalogue)
+    source = _in_bucket(source, from_spool, from_endpoint, from_region)
     sink = _place(target, to_token_file, "FILESTORED_TO_TOKEN", to_catalogue)
+    sink = _in_bucket(sink, to_spool, to_endpoint, to_region)
     _require_apart(source, sink)
     work = _Work(source, sink, _Output(as_json), verify=verify)
     return asyncio.run(work.run())
@@ -108,18 +122,27 @@ def _place(said: str, token_file: Path | None, variable: str, catalogue: str | N
     if token is None and os.environ.get(variable):
         token = require_token(os.environ[variable], variable)
     if said.startswith(("http://", "https://")):
-        return _Place(said, require_url(said, said), token, None, None)
+        return _Place(said, require_url(said, said), token)
     if "/" not in said and not os.path.exists(said):
         server = read_servers(servers_file(os.environ)).by_name.get(said)
         if server is not None:
-            return _Place(said, server.url, token or server.read_token(), server.ca_file, None)
-    return _Place(said, None, None, None, catalogue)
+            return _Place(said, server.url, token or server.read_token(), server.ca_file)
+    return _Place(said, catalogue=catalogue)
+
+
+def _in_bucket(place: _Place, spool: Path | None, endpoint: str | None, region: str | None) -> _Place:
+    """Return a side with what there is to know of its bucket, if it is one. Raises SettingsError."""
+    if not is_bucket(place.said):
+        return place
+    said = {"store": place.said, "bucket_endpoint": endpoint, "bucket_region": region}
+    settings = load_only(("store", "bucket_endpoint", "bucket_region", "bucket_path_style"), said, os.environ)
+    return replace(place, bucket=settings.bucket, spool=spool)
 
 
 def _require_apart(source: _Place, sink: _Place) -> None:
     if source.identity == sink.identity:
         raise SettingsError(f"FROM and TO are the same: {source.identity}")
-    if source.url is None and sink.url is None:
+    if not (source.url or source.bucket or sink.url or sink.bucket):
         inner, outer = source.path.resolve(), sink.path.resolve()
         if inner == outer or inner in outer.parents or outer in inner.parents:
             raise SettingsError(f"one of {inner} and {outer} lies in the other")
@@ -149,8 +172,6 @@ class _Work:
                 is_finished = await self._copy(held)
         except OSError as error:
             fault = StartError(f"a store cannot be used: {error.strerror or error}")
-        except sqlite3.Error as error:
-            fault = StartError(f"a catalogue, or what was noted of the copy, cannot be used: {error}")
         except FilestoredError as error:
             fault = error
         finally:
@@ -185,10 +206,13 @@ class _Work:
         ledger = held.enter_context(Ledger(self._ledger_path(folder.private)))
         access = self._take_over(origin, catalogue, ledger)
         if access:
-            access.begin(folder)
+            with closing(open_blobs(folder)) as blobs:
+                access.begin(blobs)
         destination = FolderDestination(folder, filestore, catalogue, self._under_way, self._totals.add_read)
         held.callback(destination.close)
         is_finished = await self._bring(origin, destination, ledger)
+        # by now the copied blobs may be named by more
+        adopt_blobs(folder)
         if access:
             self._access = access.run()
             filestore.shared.tokens[0] = time.time_ns()
@@ -210,18 +234,44 @@ class _Work:
             from filestored.copying.servers import ServerOrigin
 
             return ServerOrigin(held.enter_context(self._source.connected()))
-        folder = _source_folder(self._source)
-        catalogue = None
-        if _is_marked(folder.path):
-            where = _catalogue_of(self._source, folder)
-            if isinstance(where, Path) and not where.is_file():
-                raise StartError(f"the catalogue {where} of {folder.path} is not there; name it with --from-catalogue")
-            Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
-            catalogue = Catalogue(where, durable=True)
-            held.callback(catalogue.close)
-        origin = FolderOrigin(folder, catalogue)
+        if self._source.bucket is not None:
+            origin = self._bucket_origin(held, self._source.bucket)
+        else:
+            folder = _source_folder(self._source)
+            is_marked = _is_marked(folder.path)
+            catalogue = self._source_catalogue(held, folder, daemon.running(folder.path)) if is_marked else None
+            origin = FolderOrigin(folder, catalogue, folder.algorithms() if catalogue else ())
         held.callback(origin.close)
         return origin
+
+    def _bucket_origin(self, held: ExitStack, bucket: BucketAddress) -> FolderOrigin:
+        """Open a bucket that is copied; without a spool that it has here, one that is gone afterwards."""
+        mark = read_mark(bucket)
+        algorithms = mark.known() if mark else []
+        spool = self._source.spool or Path(held.enter_context(TemporaryDirectory(prefix="filestored-"))) / "spool"
+        folder = StoreFolder.find(spool, algorithms[-1] if algorithms else Algorithm.SHA256, bucket)
+        if mark is None:
+            return FolderOrigin(folder, None)
+        if self._source.catalogue is None and self._source.spool is None:
+            raise StartError(
+                f"name the catalogue of {bucket} with --from-catalogue, or with --from-spool the spool of a daemon"
+            )
+        # daemons on any machine may be using it
+        catalogue = self._source_catalogue(held, folder, is_in_use=True)
+        if catalogue.note(STORE_NOTE) != mark.id:
+            raise StartError(f"the catalogue given for {bucket} is that of another store")
+        return FolderOrigin(folder, catalogue, algorithms)
+
+    def _source_catalogue(self, held: ExitStack, folder: StoreFolder, is_in_use: object) -> Catalogue:
+        where = _catalogue_of(self._source, folder)
+        if isinstance(where, Path) and not where.is_file():
+            raise StartError(
+                f"the catalogue {where} of {self._source.said} is not there; name it with --from-catalogue"
+            )
+        Catalogue.prepare(where, may_change=not is_in_use)
+        catalogue = Catalogue(where, durable=True)
+        held.callback(catalogue.close)
+        return catalogue
 
     def _server_destination(self, held: ExitStack, ledger: Ledger) -> Destination:
         from filestored.copying.servers import ServerDestination
@@ -231,6 +281,8 @@ class _Work:
 
     def _target_folder(self, origin: Origin) -> StoreFolder:
         """Return the store that is copied into. A new one names its blobs as the source does."""
+        if self._sink.bucket is not None:
+            return self._target_bucket(origin, self._sink.bucket)
         path = self._sink.path
         require_owner(path)
         if path.is_dir() and any(path.iterdir()):
@@ -239,6 +291,18 @@ class _Work:
             default = load_only(("hash",), {}, os.environ).hash
             folder = StoreFolder.adopt(path, origin.algorithms[-1] if origin.algorithms else default)
         folder.record_algorithms(origin.algorithms)
+        return folder
+
+    def _target_bucket(self, origin: Origin, bucket: BucketAddress) -> StoreFolder:
+        spool = (
+            Path(os.path.abspath(self._sink.spool)) if self._sink.spool else load_only(("spool",), {}, os.environ).spool
+        )
+        require_owner(spool)
+        mark = read_mark(bucket)
+        named = mark.known() if mark else origin.algorithms
+        folder = StoreFolder.find(spool, named[-1] if named else load_only(("hash",), {}, os.environ).hash, bucket)
+        folder.record_algorithms(origin.algorithms)
+        adopt_blobs(folder)
         return folder
 
     def _ledger_path(self, beside: Path) -> Path:

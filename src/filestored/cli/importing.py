@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import sqlite3
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -90,8 +89,6 @@ async def _run(filestore: "Filestore", files: Source, report: Report, owner: str
             is_finished = await work.run()
     except OSError as error:
         fault = StartError(f"source or report ({report.path}) cannot be used: {error.strerror or error}")
-    except sqlite3.Error as error:
-        fault = StartError(f"the catalogue cannot be used: {error}")
     except FilestoredError as error:
         fault = error
     finally:

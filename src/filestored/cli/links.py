@@ -10,7 +10,7 @@ from filestored.cli.connection import Where, asks_server, require_duration, requ
 from filestored.cli.terminal import write_line
 from filestored.errors import SettingsError
 
-_STORE = ("store", "catalogue", "config")
+_STORE = ("store", "spool", "bucket_endpoint", "bucket_region", "bucket_path_style", "catalogue", "config")
 # without the libraries for a store there is only the server to ask
 _HAS_STORES = find_spec("pydantic") is not None
 

@@ -1,6 +1,7 @@
 """Command line options, made from the settings."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 
@@ -25,9 +26,12 @@ def setting_options(names: Iterable[str] | None = None) -> Decorator:
 
 
 def _option(setting: Description) -> Decorator:
+    # with a value that may be left out
+    alone: dict[str, Any] = {} if setting.kind.alone is None else {"is_flag": False, "flag_value": setting.kind.alone}
     return click.option(
         setting.flag,
         setting.name,
         metavar=setting.kind.metavar,
         help=f"{setting.meaning}  [default: {setting.default}; {setting.variable}]",
+        **alone,
     )

@@ -8,12 +8,12 @@ from itertools import islice
 from filestored.client.errors import NotAllowed, TooMuch, Unreachable
 from filestored.copying.entries import CopyFault, Destination, Entry, Gone, Origin, Trouble
 from filestored.copying.ledger import Ledger
-from filestored.errors import CatalogueError, FilestoredError, OutOfSpace
+from filestored.errors import BlobStoreUnavailable, CatalogueError, FilestoredError, OutOfSpace
 from filestored.importing.underway import UnderWay
 
 _LISTED_AT_ONCE = 256
 # what would befall every other blob as well
-_ENDS_IT = (CatalogueError, Unreachable, NotAllowed)
+_ENDS_IT = (CatalogueError, BlobStoreUnavailable, Unreachable, NotAllowed)
 _NO_ROOM = (OutOfSpace, TooMuch)
 # bytes: where as many do not fit there is no room for anything
 _LARGE = 1 << 20

@@ -1,4 +1,4 @@
-"""A store's folder as a side of a copy: blobs, files, tokens and the key of the links."""
+"""A store's folder or bucket as a side of a copy: blobs, files, tokens and the key of the links."""
 
 import heapq
 import os
@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from filestored.access import ALL, Principal
-from filestored.blobs.disk import DiskBlobStore
 from filestored.blobs.layout import StoreFolder
-from filestored.blobs.store import BlobHandle
-from filestored.blobs.walking import Walk
+from filestored.blobs.opening import open_blobs
+from filestored.blobs.store import BlobHandle, Identity
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import NOBODY, FileRecord, now_milliseconds
 from filestored.copying.entries import (
@@ -33,25 +32,30 @@ from filestored.copying.entries import (
 from filestored.digest import Algorithm, Digest
 from filestored.errors import NotFound
 from filestored.filestore import Filestore
-from filestored.importing.source import PIECE
 from filestored.importing.underway import UnderWay
+from filestored.removals import take_out_of_bucket
 from filestored.staging import SMALL, Staged
 
 _COPYING = Principal("copy-store", ALL)
 # digests of the catalogue that are asked for together: those that begin with the same three digits
 _STRETCHES = 16**3
+# blobs of a bucket that are looked at together: all the requests end within some seconds
+_LOOKED_AT_ONCE = 64
 _SHARD = re.compile("[0-9a-f]{2}")
 
 
 class FolderOrigin:
-    """A store's folder, whose daemon may be running. Nothing in it is changed."""
+    """A store's folder or bucket, whose daemons may be running. Nothing in it is changed."""
 
-    def __init__(self, folder: StoreFolder, catalogue: Catalogue | None) -> None:
-        """``catalogue`` is None for a store that another program left: it has blobs alone."""
+    def __init__(self, folder: StoreFolder, catalogue: Catalogue | None, algorithms: Sequence[Algorithm] = ()) -> None:
+        """``catalogue`` is None for a store that another program left: it has blobs alone.
+
+        ``algorithms`` are what its mark says that its blobs are named by.
+        """
         self.folder = folder
         self.catalogue = catalogue
-        self.algorithms = folder.algorithms() if catalogue else []
-        self._blobs = DiskBlobStore(folder, for_reading=True)
+        self.algorithms = list(algorithms)
+        self._blobs = open_blobs(folder, for_reading=True)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -65,12 +69,12 @@ class FolderOrigin:
             reason = f"the folder cannot be listed: {error.strerror or error}"
             failures.append(Trouble(shard, "failed", reason, hides_others=True))
 
-        yield from self._hidden()
-        walk = Walk(self.folder, failed=failed)
-        for digest, _ in groupby(heapq.merge(walk, self._named())):
-            found = self._look(digest)
-            if found is not None:
-                yield found
+        if self.folder.bucket is None:
+            yield from self._hidden()
+        walk = self._blobs.walk(failed=failed)
+        digests = (digest for digest, _ in groupby(heapq.merge(walk, self._named())))
+        while together := list(islice(digests, _LOOKED_AT_ONCE)):
+            yield from self._look_at_all(together)
             while failures:
                 yield failures.pop()
         yield from failures
@@ -93,6 +97,15 @@ class FolderOrigin:
             assert self.catalogue is not None
             yield from sorted(self.catalogue.live_digests(start, stop, now_milliseconds()))
 
+    def _look_at_all(self, digests: list[Digest]) -> list[Entry | Trouble]:
+        """Return what there is to copy of some blobs."""
+        self._blobs.foresee(digests)
+        try:
+            found = [self._look(digest) for digest in digests]
+        finally:
+            self._blobs.forget_foreseen()
+        return [each for each in found if each is not None]
+
     def _look(self, digest: Digest) -> Entry | Trouble | None:
         """Return what there is to copy of a blob; None where it is not to be had by anybody."""
         blob = self._blobs.stat(digest)
@@ -104,6 +117,7 @@ class FolderOrigin:
         sizes = {file.size for file in files}
         if blob is None or (sizes and sizes != {blob.size}):
             # looked at once more: the file may have been deleted, or uploaded anew, between the two looks
+            self._blobs.forget_foreseen()
             if not self.has(digest, files[0].owner):
                 return None
             blob = self._blobs.stat(digest)
@@ -124,7 +138,7 @@ class FolderOrigin:
     def open(self, entry: Entry) -> Pieces:
         """See Origin."""
         try:
-            blob = self._blobs.open(entry.digest)
+            blob = self._blobs.open(entry.digest, entry.size)
         except OSError as error:
             raise _unreadable(error) from error
         if blob is None:
@@ -133,21 +147,18 @@ class FolderOrigin:
 
     def path_of(self, entry: Entry) -> Path | None:
         """See Origin."""
-        return self.folder.path / entry.digest[:2] / entry.digest
+        return self.folder.path / entry.digest[:2] / entry.digest if self.folder.bucket is None else None
 
 
 class BlobPieces:
-    """A blob of a folder, held open: whole and unchanged whatever happens to its name."""
+    """A blob of a store, held open: whole and unchanged whatever happens to its name."""
 
     def __init__(self, blob: BlobHandle) -> None:
         self._blob = blob
 
     def __iter__(self) -> Iterator[bytes]:
-        position = 0
         try:
-            while piece := os.pread(self._blob.descriptor, PIECE, position):
-                position += len(piece)
-                yield piece
+            yield from self._blob.pieces()
         except OSError as error:
             raise _unreadable(error) from error
 
@@ -162,7 +173,7 @@ def _unreadable(error: OSError) -> CopyFault:
 
 
 class FolderDestination:
-    """A store's folder, opened for adding to it: blobs keep their names, files what is said of them."""
+    """A store's folder or bucket, opened for adding to it: blobs keep their names, files what is said of them."""
 
     is_folder = True
 
@@ -178,9 +189,9 @@ class FolderDestination:
         self._catalogue = catalogue
         self._under_way = under_way
         self._read = read
-        self._blobs = DiskBlobStore(folder)
+        self._blobs = open_blobs(folder)
         self._moving = threading.Lock()
-        self._damaged: dict[Digest, tuple[int, int, int]] = {}
+        self._damaged: dict[Digest, Identity] = {}
         self._recorded = set(folder.algorithms())
 
     def close(self) -> None:
@@ -193,7 +204,15 @@ class FolderDestination:
 
     def _settled(self, entries: Sequence[Entry]) -> set[Entry]:
         rows = self._catalogue.find_all([entry.digest for entry in entries])
-        return {entry for entry in entries if self._is_settled(entry, rows.get(entry.digest, []))}
+        settled: set[Entry] = set()
+        for start in range(0, len(entries), _LOOKED_AT_ONCE):
+            together = entries[start : start + _LOOKED_AT_ONCE]
+            self._blobs.foresee(entry.digest for entry in together)
+            try:
+                settled.update(entry for entry in together if self._is_settled(entry, rows.get(entry.digest, [])))
+            finally:
+                self._blobs.forget_foreseen()
+        return settled
 
     def _is_settled(self, entry: Entry, rows: list[FileRecord]) -> bool:
         blob = self._blobs.stat(entry.digest)
@@ -271,9 +290,15 @@ class FolderDestination:
             return False
         return True
 
-    def _move_away(self, digest: Digest, identity: tuple[int, int, int]) -> None:
+    def _move_away(self, digest: Digest, identity: Identity) -> None:
         """Take away a blob that was found damaged."""
-        # nobody publishes or removes meanwhile, and one thread at a time has the transaction
-        with self._moving, self._catalogue.transaction([digest], flushed=False):
-            self._blobs.quarantine(digest, identity)
+        blobs = self._blobs
+        # one thread at a time has the transaction
+        with self._moving:
+            if blobs.removes_at_once:
+                # nobody publishes or removes meanwhile
+                with self._catalogue.transaction([digest], flushed=False):
+                    blobs.quarantine(digest, identity)
+            elif blobs.quarantine(digest, identity) is not None:
+                take_out_of_bucket(self._catalogue, blobs, digest, lambda: blobs.identity(digest) == identity)
         self._filestore.shared.renew(digest)

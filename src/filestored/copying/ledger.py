@@ -7,7 +7,8 @@ at the target come back.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +30,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         """Open or begin it. Raises StartError where another copy is using it, or it cannot be written."""
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -54,14 +56,30 @@ class Ledger:
         self._rows.close()
         os.close(self._lock)
 
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        with self._explained():
+            return self._rows.execute(statement, values)
+
+    def _add_all(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        with self._explained():
+            self._rows.executemany(statement, rows)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise StartError where it cannot be read or written any more."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StartError(f"what was noted of the copy ({self._path}) cannot be used: {error}") from error
+
     def note(self, name: str) -> str | None:
         """Return what is noted under a name."""
-        row = self._rows.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        row = self._execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def set_note(self, name: str, value: str) -> None:
         """Note something."""
-        self._rows.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+        self._execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
 
     # files
 
@@ -69,21 +87,21 @@ class Ledger:
         """Note that an entry is at the target, under a hash; ``by_owner`` where each owner's file is one there too."""
         expiries = {file.owner: file.expires_at for file in entry.files} if by_owner and entry.files else {"": None}
         rows = [(entry.digest, owner, hash_, expires_at, self._run) for owner, expires_at in expiries.items()]
-        self._rows.executemany("INSERT OR REPLACE INTO copied VALUES (?, ?, ?, ?, ?)", rows)
+        self._add_all("INSERT OR REPLACE INTO copied VALUES (?, ?, ?, ?, ?)", rows)
 
     def hash_of(self, digest: Digest) -> str | None:
         """Return the hash that a blob has at the target, None where it was not copied."""
-        row = self._rows.execute("SELECT hash FROM copied WHERE digest = ?", (digest,)).fetchone()
+        row = self._execute("SELECT hash FROM copied WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else str(row[0])
 
     def meet(self, digest: str) -> None:
         """Note that a blob is at the source still, though it cannot be copied."""
-        self._rows.execute("UPDATE copied SET run = ? WHERE digest = ?", (self._run, digest))
+        self._execute("UPDATE copied SET run = ? WHERE digest = ?", (self._run, digest))
 
     def not_met(self) -> Iterator[tuple[Digest, str, str]]:
         """Give digest, owner and hash of what was copied earlier and not met this time, but for what has expired."""
-        self._rows.execute("DELETE FROM copied WHERE run < ? AND expires_at <= ?", (self._run, now_milliseconds()))
-        rows = self._rows.execute("SELECT digest, owner, hash FROM copied WHERE run < ?", (self._run,))
+        self._execute("DELETE FROM copied WHERE run < ? AND expires_at <= ?", (self._run, now_milliseconds()))
+        rows = self._execute("SELECT digest, owner, hash FROM copied WHERE run < ?", (self._run,))
         for digest, owner, hash_ in rows.fetchall():
             yield Digest(digest), owner, hash_
 
@@ -91,8 +109,8 @@ class Ledger:
 
     def tokens(self) -> dict[str, str]:
         """Return the tokens that were copied: their names by their ids."""
-        return dict(self._rows.execute("SELECT id, name FROM tokens").fetchall())
+        return dict(self._execute("SELECT id, name FROM tokens").fetchall())
 
     def add_token(self, token_id: str, name: str) -> None:
         """Note that a token was copied."""
-        self._rows.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (token_id, name))
+        self._execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (token_id, name))

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
-from filestored.blobs.layout import StoreFolder
-from filestored.blobs.walking import Walk
+from filestored.blobs.store import BlobStore
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord
 from filestored.catalogue.transaction import Transaction
@@ -35,10 +34,10 @@ class TakeOver:
         self._ledger = ledger
         self._told = told
 
-    def begin(self, folder: StoreFolder) -> None:
+    def begin(self, blobs: BlobStore) -> None:
         """Note, before anything is copied, whether the target is new: only then its links are nobody's."""
         if self._ledger.note(_OURS) is None:
-            has_blobs = next(iter(Walk(folder, failed=lambda shard, error: None)), None) is not None
+            has_blobs = next(iter(blobs.walk(failed=lambda shard, error: None)), None) is not None
             is_new = not (has_blobs or self._target.usage(None).files or self._target.tokens())
             self._ledger.set_note(_OURS, "yes" if is_new else "no")
 

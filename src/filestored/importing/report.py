@@ -15,7 +15,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -87,7 +87,7 @@ class Report:
 
     def find(self, source: str) -> Entry | None:
         """Return the last line about an item."""
-        row = self._index.execute("SELECT * FROM entries WHERE source = ?", (_bytes(source),)).fetchone()
+        row = self._run("SELECT * FROM entries WHERE source = ?", (_bytes(source),)).fetchone()
         return None if row is None else Entry(source, *row[1:])
 
     def add(self, entry: Entry) -> None:
@@ -140,7 +140,14 @@ class Report:
     def _remember(self, entry: Entry) -> None:
         values = (_bytes(entry.source), *(getattr(entry, name) for name in _FIELDS[1:]))
         marks = ", ".join("?" * len(_FIELDS))
-        self._index.execute(f"INSERT OR REPLACE INTO entries VALUES ({marks})", values)  # noqa: S608
+        self._run(f"INSERT OR REPLACE INTO entries VALUES ({marks})", values)  # noqa: S608
+
+    def _run(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
+        try:
+            return self._index.execute(statement, values)
+        except sqlite3.Error as error:
+            # it lies where the system keeps what is temporary
+            raise StartError(f"what was imported earlier cannot be looked up: {error}") from error
 
 
 def _entry_of(line: dict[str, Any]) -> Entry | None:

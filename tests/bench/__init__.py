@@ -1,0 +1,1 @@
+"""That the benches run, and that their models keep laws."""

@@ -1,0 +1,142 @@
+"""What lies in deploy/cluster names only settings, addresses and values that there are."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from filestored.quantities import parse_duration
+from filestored.settings import Settings, describe_all, load
+from tests.conftest import require_program
+from tests.deploy.proxies import DEPLOY
+
+CLUSTER = DEPLOY / "cluster"
+VARIABLES = {setting.variable for setting in describe_all()}
+OF_OBSTORE = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CLUSTER / "compose.yaml").read_text())
+    return loaded
+
+
+def kubernetes() -> dict[str, list[dict[str, Any]]]:
+    """Return the objects by their kinds."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for each in yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text()):
+        kinds.setdefault(each["kind"], []).append(each)
+    return kinds
+
+
+def settings_of(env: dict[str, str]) -> Settings:
+    """Read an environment as a daemon would, and require that it knows all of it."""
+    assert {name for name in env if name not in OF_OBSTORE} <= VARIABLES
+    assert set(env) >= OF_OBSTORE
+    filled = {name: re.sub(r"\$\{\w+:\?[^}]*\}|\$\(POD_IP\)", "127.0.0.1", value) for name, value in env.items()}
+    loaded = load({}, filled)
+    assert not loaded.warnings
+    assert loaded.settings.bucket is not None
+    assert (loaded.settings.catalogue or "").startswith("postgresql://")
+    return loaded.settings
+
+
+def seconds(text: str) -> float:
+    return parse_duration(text)
+
+
+def test_compose_runs_two_daemons_with_settings_that_there_are() -> None:
+    services = compose()["services"]
+    daemons = [service for service in services.values() if service["image"] == "filestored:latest"]
+    assert len(daemons) == 2
+    spools = {service["volumes"][0] for service in daemons}
+    assert len(spools) == 2
+    for service in daemons:
+        settings = settings_of(service["environment"])
+        assert str(settings.spool) == "/spool"
+        assert all(spool.endswith(":/spool") for spool in spools)
+        assert settings.bucket_endpoint == "http://s3:3900"
+        assert seconds(service["stop_grace_period"]) >= settings.stop_delay + 60
+        proxy = services["proxy"]["networks"]["inside"]["ipv4_address"]
+        assert [str(network) for network in settings.trusted_proxy] == [f"{proxy}/32"]
+        assert service["healthcheck"]["test"][-1].count(f":{settings.port}/readyz") == 1
+
+
+def test_compose_names_nothing_that_is_not_there() -> None:
+    told = compose()
+    volumes, networks = set(told["volumes"]), set(told["networks"])
+    for service in told["services"].values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in volumes or (CLUSTER / source).is_file(), volume
+        assert set(service["networks"]) <= networks
+        assert set(service.get("depends_on", {})) <= set(told["services"])
+    used = set(re.findall(r"\$\{(\w+)", (CLUSTER / "compose.yaml").read_text()))
+    assert used == set(re.findall(r"^(\w+)=", (CLUSTER / "README.md").read_text(), re.MULTILINE))
+
+
+def test_the_engine_has_the_bucket_and_the_region_that_the_daemons_use() -> None:
+    services = compose()["services"]
+    settings = settings_of(services["one"]["environment"])
+    engine = services["s3"]["environment"]
+    assert settings.bucket is not None
+    assert engine["GARAGE_DEFAULT_BUCKET"] == settings.bucket.bucket
+    assert engine["GARAGE_DEFAULT_ACCESS_KEY"] == services["one"]["environment"]["AWS_ACCESS_KEY_ID"]
+    assert f's3_region = "{settings.bucket_region}"' in (CLUSTER / "garage.toml").read_text()
+
+
+def test_the_kubernetes_example_uses_settings_that_there_are() -> None:
+    kinds = kubernetes()
+    (stateful,) = kinds["StatefulSet"]
+    pod = stateful["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    env = {**kinds["ConfigMap"][0]["data"], **kinds["Secret"][0]["stringData"]}
+    env |= {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    settings = settings_of(env)
+    assert pod["terminationGracePeriodSeconds"] >= settings.stop_delay + 60
+    (port,) = container["ports"]
+    assert port["containerPort"] == settings.port
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert settings.spool.is_relative_to(mounts["spool"])
+    assert {claim["metadata"]["name"] for claim in stateful["spec"]["volumeClaimTemplates"]} == {"spool"}
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+    assert probes == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    # what takes the pod out of the balance must be quicker than what ends it
+    probe = container["readinessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] < settings.stop_delay
+
+
+def test_the_kubernetes_objects_find_each_other() -> None:
+    kinds = kubernetes()
+    (stateful,) = kinds["StatefulSet"]
+    labels = stateful["spec"]["template"]["metadata"]["labels"]
+    selectors = [stateful["spec"]["selector"]["matchLabels"]]
+    selectors += [service["spec"]["selector"] for service in kinds["Service"]]
+    selectors += [budget["spec"]["selector"]["matchLabels"] for budget in kinds["PodDisruptionBudget"]]
+    assert all(selector == labels for selector in selectors)
+    assert stateful["spec"]["serviceName"] in {service["metadata"]["name"] for service in kinds["Service"]}
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    named = {next(iter(source.values()))["name"] for source in container["envFrom"]}
+    assert named == {kinds["ConfigMap"][0]["metadata"]["name"], kinds["Secret"][0]["metadata"]["name"]}
+
+
+def unknown_lines(path: Path) -> Iterator[str]:
+    """Give what a text names as a setting of ours and is none."""
+    text = path.read_text()
+    flags = {setting.flag for setting in describe_all()}
+    yield from set(re.findall(r"FILESTORED_[A-Z_]+", text)) - VARIABLES
+    yield from {flag for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text) if flag not in flags}
+
+
+@pytest.mark.parametrize("path", [*sorted(CLUSTER.glob("*.conf")), CLUSTER / "Caddyfile", DEPLOY / "nginx-accel.conf"])
+def test_comments_name_flags_that_there_are(path: Path) -> None:
+    assert not list(unknown_lines(path))
+
+
+def test_the_caddyfile_is_written_as_caddy_writes_it() -> None:
+    program = require_program("caddy")
+    formatted = subprocess.run([program, "fmt", CLUSTER / "Caddyfile"], capture_output=True, text=True)
+    assert formatted.stdout == (CLUSTER / "Caddyfile").read_text()
