@@ -1,5 +1,8 @@
 """Removals in the catalogue, on both databases, and the steps by which a bucket carries them out."""
 
+import asyncio
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -9,15 +12,22 @@ from typing import Any
 
 import pytest
 
+from filestored import removals
+from filestored.access import ALL, Principal
 from filestored.blobs.address import BucketAddress
+from filestored.blobs.bucket import removing
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import open_blobs
 from filestored.blobs.store import BlobStore
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
-from filestored.catalogue.records import FileRecord, now_milliseconds
-from filestored.changes import Change
+from filestored.catalogue.records import FileRecord, Wish, now_milliseconds
+from filestored.catalogue.transaction import Transaction
+from filestored.changes import AddFiles, Change
+from filestored.committer import Committer
 from filestored.digest import Algorithm, Digest
+from filestored.errors import BlobStoreUnavailable, NotFound, TooLarge
+from filestored.reading import Reader
 from filestored.removals import (
     SENT_LIFE_MS,
     EndRemovals,
@@ -26,6 +36,8 @@ from filestored.removals import (
     settle_removals,
     take_out_of_bucket,
 )
+from filestored.shared import Shared
+from filestored.staging import Staging
 from tests.bad_days.consistency import sha256
 from tests.s3 import Bucket, S3Server
 
@@ -187,3 +199,137 @@ def test_a_damaged_blob_goes_though_it_has_a_file_unless_it_is_another_by_now(
     assert take_out_of_bucket(catalogue, blobs, ONE, lambda: True)
     assert bucket.blob(ONE) is None
     assert sent(catalogue, ONE) == {}
+
+
+@pytest.mark.parametrize("was_decided", [False, True])
+def test_a_damaged_blob_stays_where_the_decision_took_too_long(
+    catalogue: Catalogue, blobs: BlobStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, was_decided: bool
+) -> None:
+    put(bucket, ONE, b"eno")
+    if was_decided:
+        decide(catalogue, ONE)
+    monkeypatch.setattr(removals, "_BEGUN_WITHIN_SECONDS", -1.0)
+    with pytest.raises(BlobStoreUnavailable, match="took too long"):
+        take_out_of_bucket(catalogue, blobs, ONE, lambda: True)
+    assert bucket.blob(ONE) == b"eno"
+    # nobody has to wait for what was not sent
+    assert sent(catalogue, ONE) == ({ONE: None} if was_decided else {})
+
+
+def test_a_damaged_blob_that_no_server_has_heard_of_holds_nobody_up(
+    catalogue: Catalogue, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(opened(bucket, "http://127.0.0.1:9", tmp_path / "spool", monkeypatch)) as away:
+        with pytest.raises(BlobStoreUnavailable):
+            take_out_of_bucket(catalogue, away, ONE, lambda: True)
+    assert sent(catalogue, ONE) == {}
+
+
+def test_a_removal_is_signed_before_it_counts_as_sent(
+    catalogue: Catalogue, own_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine finds it late as well where the catalogue took its time between."""
+    monkeypatch.setattr(removing, "PERMIT_SECONDS", 2)
+    bucket = Bucket(own_s3)
+    with closing(opened(bucket, own_s3.endpoint, tmp_path / "spool", monkeypatch)) as blobs:
+        put(bucket, ONE, b"one")
+        decide(catalogue, ONE)
+        do = doing(catalogue, blobs)
+
+        def slowly(change: Change[Any]) -> Any:
+            outcome = do(change)
+            time.sleep(3)
+            return outcome
+
+        with ThreadPoolExecutor(4) as threads:
+            assert remove_from_bucket([ONE], blobs, slowly, threads) == {ONE}
+        assert bucket.blob(ONE) == b"one"
+        assert sent(catalogue, ONE) == {ONE: None}
+
+
+def test_a_clock_that_is_set_back_holds_nobody_up_for_longer_than_a_minute(
+    catalogue: Catalogue, blobs: BlobStore, bucket: Bucket
+) -> None:
+    put(bucket, ONE, b"one")
+    with catalogue.transaction([ONE]) as transaction:
+        transaction.add_removal(ONE, sent_at=now_milliseconds() + 3_600_000)
+    assert catalogue.has_due_removals(SENT_LIFE_MS)
+    assert settle_removals(catalogue, blobs, flush=True, is_patient=True) == set()
+    # its request may still be on its way, and is not sent beside it
+    assert bucket.blob(ONE) == b"one"
+    since = sent(catalogue, ONE)[ONE]
+    assert since is not None
+    assert since <= now_milliseconds() + 1000
+    assert not catalogue.has_due_removals(SENT_LIFE_MS)
+    age(catalogue, ONE)
+    assert settle_removals(catalogue, blobs, flush=True, is_patient=True) == set()
+    assert bucket.blob(ONE) is None
+
+
+def test_an_old_removal_is_not_forgotten_for_an_upload_that_is_refused(
+    blobs: BlobStore, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Else a process that is killed before it takes back what it has put leaves a deleted file in the bucket."""
+    path = tmp_path / "catalogue.sqlite3"
+    Catalogue.prepare(path)
+    with closing(Catalogue(path, durable=True)) as catalogue, closing(sqlite3.connect(path)) as observer:
+        age(catalogue, ONE)
+        observer.execute("CREATE TABLE made (digest)")
+        observer.execute("CREATE TRIGGER made AFTER INSERT ON removals BEGIN INSERT INTO made VALUES (new.digest); END")
+        observer.commit()
+        with pytest.raises(TooLarge):
+            asyncio.run(upload_one(catalogue, blobs, tmp_path, quota=0))
+        assert observer.execute("SELECT * FROM made").fetchall() == []
+        assert bucket.blob(ONE) is None
+        # one that is kept has no removal any more
+        age(catalogue, ONE)
+        asyncio.run(upload_one(catalogue, blobs, tmp_path, quota=None))
+        assert sent(catalogue, ONE) == {}
+        assert bucket.blob(ONE) == b"one"
+
+
+async def upload_one(catalogue: Catalogue, blobs: BlobStore, folder: Path, quota: int | None) -> None:
+    """Upload as the daemon does, and carry out all that follows from it."""
+    committer = Committer(blobs, catalogue, durable=True, changed=lambda digest: None, reserve=folder / "reserve")
+    with ThreadPoolExecutor(1) as threads:
+        staged = Staging(blobs.staging, Algorithm.SHA256, threads, durable=False).hold(b"one")
+        try:
+            await committer.submit(AddFiles("a", [(staged, Wish())], quota))
+        finally:
+            await asyncio.to_thread(committer.close)
+
+
+def test_what_nobody_names_is_no_file_any_more_once_it_is_to_go(
+    catalogue: Catalogue, blobs: BlobStore, bucket: Bucket, tmp_path: Path
+) -> None:
+    put(bucket, ONE, b"one")
+    shared = Shared(tmp_path / "shared")
+    reader = Reader(blobs, catalogue, shared, Algorithm.SHA256)
+    principal = Principal("a", ALL)
+    file = reader.open(principal, ONE)
+    assert reader.is_still(principal, file)
+    decide(catalogue, ONE)
+    assert not reader.is_still(principal, file)
+    with pytest.raises(NotFound):
+        reader.open(principal, ONE)
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_must_last_is_flushed_whatever_else_is(address: Address, durable: bool, flushed: bool) -> None:
+    Catalogue.prepare(address)
+    with closing(Catalogue(address, durable=durable)) as catalogue:
+        for must_last in (True, False, True):
+            with catalogue.transaction(flushed=flushed, must_last=must_last) as transaction:
+                is_flushed = flushes(transaction)
+            assert is_flushed == (must_last or (durable and flushed))
+
+
+def flushes(transaction: Transaction) -> bool:
+    """Tell whether a transaction is flushed when it commits, as the database says."""
+    session: Any = transaction._session
+    if hasattr(session, "execute"):
+        ((level,),) = session.connection.execute("PRAGMA synchronous").fetchall()
+        return bool(level >= 2)
+    ((level,),) = session.connection.execute("SHOW synchronous_commit").fetchall()
+    return bool(level != "off")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from loguru import logger
 
 from filestored.access import Permission, Principal
-from filestored.blobs.store import BlobHandle, BlobStat, BlobStore
+from filestored.blobs.store import MOST_FORESEEN, BlobHandle, BlobStat, BlobStore
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import NOBODY, UNKNOWN_TYPE, FileRecord, now_milliseconds
 from filestored.digest import Algorithm, Digest, algorithm_of
@@ -89,7 +89,10 @@ class Reader:
         if _record_for(principal, rows) != file.record:
             return False
         # what no row names only the blob store knows
-        return file.record is not None or (not rows and self._blobs.identity(file.digest) == file.blob.identity)
+        if file.record is not None:
+            return True
+        is_file = self._may_be_unclaimed(file.digest, rows)
+        return is_file and self._blobs.identity(file.digest) == file.blob.identity
 
     def find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
         """Return what a caller may know of a file: whoever may not read is told of its own only. None for nothing."""
@@ -120,11 +123,13 @@ class Reader:
         missing = []
         # to ask a bucket for ten thousand blobs takes minutes; what the catalogue says is what it would answer
         looks = self._blobs.removes_at_once
-        for start in range(0, len(digests), _ASKED_AT_ONCE):
-            asked = digests[start : start + _ASKED_AT_ONCE]
+        most = _ASKED_AT_ONCE if looks else MOST_FORESEEN
+        for start in range(0, len(digests), most):
+            asked = digests[start : start + most]
             named = self._catalogue.find_all(asked)
+            looked_at = [] if is_own_only else [digest for digest in asked if digest not in named]
             try:
-                self._blobs.foresee([] if is_own_only else [digest for digest in asked if digest not in named])
+                self._blobs.foresee(looked_at, for_reader=True)
                 for digest in asked:
                     rows = named.get(digest, [])
                     stored = self._stored(principal, digest, rows, is_own_only=is_own_only, looks=looks)

@@ -7,24 +7,27 @@ A bucket may carry out a DELETE long after whoever sent it was killed, and so lo
        └ named again: forgotten     └ no answer: the row stays; after SENT_LIFE_MS anybody may send it again
 
 Nobody publishes a digest whose removal is sent. Whoever wants to waits until the row is gone, or is so old that no
-request of that time can be alive; then the bytes are put anew. ``docs/architecture.md`` has the argument.
+request of that time can be alive; then the bytes are put anew. A request is signed before ``sent_at`` is set, and good
+for half a minute: the engine refuses it later, however long it or its sender was held up. ``docs/architecture.md`` has
+the argument.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from loguru import logger
 
-from filestored.blobs.store import BlobStore
+from filestored.blobs.store import BlobStore, Permit
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
+from filestored.catalogue.statements import CLOCK_STEP_MS
 from filestored.catalogue.transaction import Transaction
 from filestored.changes import Change
 from filestored.digest import Digest
-from filestored.errors import BlobStoreError, CatalogueError, FilestoredError
+from filestored.errors import BlobStoreError, BlobStoreUnavailable, CatalogueError, FilestoredError
 
 SENT_LIFE_MS = 60_000
 """How long after it was sent a removal may still happen, in milliseconds: longer than any request lives."""
@@ -52,8 +55,9 @@ class SendRemovals(Change[dict[Digest, int]]):
     """Note that the bucket is asked now for those removals that are still to be: when, by digest."""
 
     frees_space = True
+    must_last = True
 
-    def asks(self, transaction: Transaction) -> list[Digest]:
+    def asks(self, transaction: Transaction, shared: Container[Digest] = ()) -> list[Digest]:
         """See Change."""
         return []
 
@@ -61,6 +65,10 @@ class SendRemovals(Change[dict[Digest, int]]):
         """Forget those whose blob has a file again; leave those that somebody else is at."""
         sent = {}
         for digest, removal in transaction.removals_of(self.digests).items():
+            if removal.age is not None and removal.age < -CLOCK_STEP_MS:
+                # the clock was set back since: its life begins anew, and so is over in a minute
+                transaction.send_removal(digest)
+                continue
             if is_alive(removal.age):
                 continue
             if transaction.is_named(digest):
@@ -81,7 +89,7 @@ class EndRemovals(Change[None]):
         self._over = over
         self._unsent = unsent
 
-    def asks(self, transaction: Transaction) -> list[Digest]:
+    def asks(self, transaction: Transaction, shared: Container[Digest] = ()) -> list[Digest]:
         """See Change."""
         return []
 
@@ -114,10 +122,11 @@ def remove_from_bucket(digests: Sequence[Digest], blobs: BlobStore, do: Do, thre
     """
     # before the moment that the database notes
     began = _now()
+    permits = blobs.permits(digests)
     sent: dict[Digest, int] = do(SendRemovals(list(digests)))
     if not sent:
         return set()
-    requests = _Requests(blobs, began)
+    requests = _Requests(blobs, began, permits)
     unsent = requests.remove(list(sent), threads)
     over = {digest: sent[digest] for digest in requests.over}
     try:
@@ -131,11 +140,12 @@ def remove_from_bucket(digests: Sequence[Digest], blobs: BlobStore, do: Do, thre
 class _Requests:
     """The requests of one go. After one that fails no other is begun but to look whether it was for a moment."""
 
-    def __init__(self, blobs: BlobStore, began: float) -> None:
+    def __init__(self, blobs: BlobStore, began: float, permits: Mapping[Digest, Permit]) -> None:
         self.over: set[Digest] = set()
         """What the bucket has answered."""
         self._blobs = blobs
         self._began = began
+        self._permits = permits
         self._has_failed = False
 
     def remove(self, digests: list[Digest], threads: Executor) -> list[Digest]:
@@ -150,10 +160,10 @@ class _Requests:
 
     def _reaches(self, digest: Digest) -> bool:
         """Ask for one removal; tell whether the bucket may have heard of it."""
-        if self._has_failed or _now() > self._began + _BEGUN_WITHIN_SECONDS:
+        if self._has_failed or _is_late(self._began):
             return False
         try:
-            self._blobs.remove(digest)
+            self._blobs.remove(digest, self._permits.get(digest))
         except BlobStoreError as error:
             if not self._has_failed:
                 self._has_failed = True
@@ -166,6 +176,11 @@ class _Requests:
 def _now() -> float:
     """Return seconds that also pass while the machine sleeps: what was begun before must not go on after that."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _is_late(began: float) -> bool:
+    """Tell whether no request may be begun any more for what was begun then."""
+    return _now() > began + _BEGUN_WITHIN_SECONDS
 
 
 def settle_removals(
@@ -208,7 +223,7 @@ def _settle_in_bucket(catalogue: Catalogue, blobs: BlobStore, *, is_patient: boo
 
 
 def _do(catalogue: Catalogue, blobs: BlobStore, change: Change[T]) -> T:
-    with catalogue.transaction(change.names) as transaction:
+    with catalogue.transaction(change.names, must_last=change.must_last) as transaction:
         return change.carry_out(transaction, blobs, now_milliseconds())
 
 
@@ -218,16 +233,39 @@ def take_out_of_bucket(catalogue: Catalogue, blobs: BlobStore, digest: Digest, i
     ``is_still`` is asked, while nobody publishes or removes it, whether it still is the one that was found damaged.
     Raises BlobStoreError where it may be there or not; the next uploads of it wait then, for a minute at most.
     """
-    with catalogue.transaction([digest]) as transaction:
+    began = _now()
+    permit = blobs.permits([digest]).get(digest)
+    with catalogue.transaction([digest], must_last=True) as transaction:
         removal = transaction.removals_of([digest]).get(digest)
         if (removal is not None and is_alive(removal.age)) or not is_still():
             return False
         transaction.add_removal(digest)
         sent_at = transaction.send_removal(digest)
-    blobs.remove(digest)
+    try:
+        if _is_late(began):
+            raise _held_up()
+        blobs.remove(digest, permit)
+    except BlobStoreError as error:
+        if not error.was_sent:
+            _note_end(catalogue, digest, sent_at, was_decided=removal is not None)
+        raise
+    _note_end(catalogue, digest, sent_at)
+    return True
+
+
+def _note_end(catalogue: Catalogue, digest: Digest, sent_at: int, *, was_decided: bool = False) -> None:
+    """Note that a removal is over, or, where it was decided before, that it is still to be sent."""
     try:
         with catalogue.transaction([digest]) as transaction:
-            transaction.forget_removal(digest, sent_at)
+            if was_decided:
+                transaction.unsend_removal(digest, sent_at)
+            else:
+                transaction.forget_removal(digest, sent_at)
     except CatalogueError as error:
-        logger.warning("that blob {} was removed could not be noted: {}", digest, error)
-    return True
+        logger.warning("what has become of the removal of blob {} could not be noted: {}", digest, error)
+
+
+def _held_up() -> BlobStoreUnavailable:
+    error = BlobStoreUnavailable("the catalogue took too long to note a removal, which is not carried out now")
+    error.was_sent = False
+    return error

@@ -5,14 +5,14 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from filestored.blobs.flushing import flush_filesystem
 from filestored.blobs.layout import StoreFolder, is_regular
-from filestored.blobs.store import BlobHandle, BlobStat, Failed, Identity, StagedBytes, pread_all
+from filestored.blobs.store import BlobHandle, BlobStat, Failed, Identity, Permit, StagedBytes, pread_all
 from filestored.blobs.walking import Walk
 from filestored.digest import Digest
 
@@ -112,6 +112,10 @@ class DiskBlobStore:
         """See BlobStore."""
         return catalogue
 
+    def keeper(self) -> str:
+        """See BlobStore."""
+        return ""
+
     def open(self, digest: Digest, size: int | None = None) -> DiskHandle | None:
         """See BlobStore."""
         descriptor = self._at(digest, _open_for_reading)
@@ -141,7 +145,7 @@ class DiskBlobStore:
         """See BlobStore."""
         return False
 
-    def foresee(self, digests: Iterable[Digest]) -> None:
+    def foresee(self, digests: Iterable[Digest], *, for_reader: bool = False) -> None:
         """See BlobStore."""
 
     def forget_foreseen(self) -> None:
@@ -179,7 +183,11 @@ class DiskBlobStore:
         self._unflushed_shards.clear()
         return True
 
-    def remove(self, digest: Digest) -> bool:
+    def permits(self, digests: Sequence[Digest]) -> Mapping[Digest, Permit]:
+        """See BlobStore."""
+        return {}
+
+    def remove(self, digest: Digest, permit: Permit | None = None) -> bool:
         """See BlobStore."""
         return self._at(digest, _unlink) is not None
 

@@ -152,6 +152,20 @@ class StoreFolder:
         return cls(path, algorithm, bucket)
 
     @classmethod
+    def require(cls, path: Path, algorithm: Algorithm, bucket: BucketAddress | None = None) -> None:
+        """Raise StartError where :meth:`adopt` would, as far as that can be told without changing anything."""
+        try:
+            if not path.is_dir():
+                return
+            mark = _read_mark(path)
+            if mark is None:
+                _ = _require_store_layout(path, algorithm) if bucket is None else _require_empty(path)
+            elif bucket is None or mark.bucket is None or not cls(path, algorithm).is_unused:
+                _require_kind(path, mark.bucket, bucket)
+        except OSError as error:
+            raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
+
+    @classmethod
     def find(cls, path: Path, algorithm: Algorithm, bucket: BucketAddress | None = None) -> "StoreFolder":
         """Open a store that is there already: as :meth:`adopt`, but nothing becomes a store that holds nothing.
 

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -29,6 +29,20 @@ def presign(store: "ObjectStore", key: str, seconds: float, headers: Mapping[str
     if secret is None:
         return url, False
     return sign_again(url, secret, {f"response-{name}": value for name, value in headers.items()}), True
+
+
+def presign_removals(store: "ObjectStore", keys: Sequence[str], seconds: float) -> list[str]:
+    """Return an address for each object at which one DELETE removes it; nothing where the credentials cannot sign.
+
+    May ask for credentials, and so block.
+    """
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        return [str(url) for url in obstore.sign(store, "DELETE", list(keys), timedelta(seconds=seconds))]
+    except (BaseError, ValueError):
+        return []
 
 
 def _secret_of(url: str, env: Mapping[str, str]) -> str | None:

@@ -2,15 +2,18 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from filestored.digest import Digest
 
 Identity = tuple[int | str, int, int]
 """What tells one blob from another under the same name: inode or entity tag, time (nanoseconds since 1970), size."""
+
+MOST_FORESEEN = 32
+"""How many blobs a bucket is asked about at once: who needs more, and may, asks again."""
 
 PIECE = 256 * 1024
 """How many bytes are read from a bucket at a time."""
@@ -107,6 +110,15 @@ class Walk(Protocol):
         """Go through them. Raises BlobStoreError where a bucket cannot be listed to its end."""
 
 
+class Permit(NamedTuple):
+    """What lets one blob be removed from a bucket for a while, and what nobody carries out after that."""
+
+    address: str
+    """Where to send DELETE; whoever has it may."""
+    until: float
+    """When it ends, by CLOCK_BOOTTIME."""
+
+
 class BlobStore(Protocol):
     """Keeps blobs. A blob under its name is always whole, and never changes while it is there.
 
@@ -131,6 +143,9 @@ class BlobStore(Protocol):
 
         ``take_over`` writes it over any other. A store on disk notes none, and is content with any.
         """
+
+    def keeper(self) -> str:
+        """Return which catalogue is noted to keep the store; empty for none, and for a store on disk."""
 
     def open(self, digest: Digest, size: int | None = None) -> BlobHandle | None:
         """Open a blob for reading; None where there is none. Never follows a link.
@@ -158,10 +173,12 @@ class BlobStore(Protocol):
         everything under its name when it returns, or raises. Sets ``staged.is_brought`` where it put.
         """
 
-    def foresee(self, digests: Iterable[Digest]) -> None:
+    def foresee(self, digests: Iterable[Digest], *, for_reader: bool = False) -> None:
         """Look at all these blobs at once, for the methods that this thread calls until :meth:`forget_foreseen`.
 
-        Call it when the write transaction holds the locks of these digests. A disk has nothing to do.
+        Call it when the write transaction holds the locks of these digests; what is not among them is looked at once,
+        when it is asked for. ``for_reader`` is for whoever holds no locks: it holds up nobody who does. A disk has
+        nothing to do.
         """
 
     def forget_foreseen(self) -> None:
@@ -184,7 +201,13 @@ class BlobStore(Protocol):
     def flush_everything(self) -> bool:
         """Make all names and staged bytes durable at once; False, and nothing done, where that is no gain."""
 
-    def remove(self, digest: Digest) -> bool:
+    def permits(self, digests: Sequence[Digest]) -> Mapping[Digest, Permit]:
+        """Return what lets these blobs be removed for half a minute from now on: the engine refuses what comes later.
+
+        Nothing on a disk, and where the credentials of a bucket cannot sign.
+        """
+
+    def remove(self, digest: Digest, permit: Permit | None = None) -> bool:
         """Remove a blob; False where there was none, which is not an error. Not durable before :meth:`flush`.
 
         A bucket cannot tell, and returns True. Where it raises, the blob may be there or not, or go later.

@@ -138,13 +138,17 @@ class Catalogue:
         assert row is not None
         return int(row[0])
 
-    def renew_daemon(self, daemon: str, url: str) -> None:
-        """Note that a daemon is there at this moment, and where the others reach it."""
-        self._database.reads.change(statements.RENEW_DAEMON, id=daemon, url=url)
+    def renew_daemon(self, daemon: str, url: str, incarnation: str, away: int) -> bool:
+        """Note that a daemon is there at this moment, and where the others reach it.
 
-    def remove_daemon(self, daemon: str) -> None:
-        """Forget a daemon."""
-        self._database.reads.change(statements.REMOVE_DAEMON, id=daemon)
+        False, and nothing is noted, where another incarnation of it was heard of within the last ``away`` milliseconds.
+        """
+        values = {"id": daemon, "url": url, "incarnation": incarnation, "away": away}
+        return self._database.reads.change(statements.RENEW_DAEMON, **values) > 0
+
+    def remove_daemon(self, daemon: str, incarnation: str) -> None:
+        """Forget an incarnation of a daemon."""
+        self._database.reads.change(statements.REMOVE_DAEMON, id=daemon, incarnation=incarnation)
 
     def forget_daemons(self, silent: int) -> None:
         """Forget the daemons that have not been heard of for ``silent`` milliseconds."""
@@ -179,17 +183,17 @@ class Catalogue:
 
     @contextlib.contextmanager
     def transaction(
-        self, names: Iterable[str] = (), *, flushed: bool = True, alone: bool = False
+        self, names: Iterable[str] = (), *, flushed: bool = True, alone: bool = False, must_last: bool = False
     ) -> Iterator[Transaction]:
         """Run a write transaction, which is undone by an exception.
 
         It holds the locks of ``names``, which whoever else changes the same waits for: the digests whose files or
         blobs it changes, and what :class:`~filestored.changes.Change` names besides. With ``alone`` nobody else writes
         at all, as in an SQLite file in any case. ``flushed=False`` commits without waiting for the disk, for what a
-        restart would do again anyway.
+        restart would do again anyway; ``must_last`` waits for it even where commits are not durable otherwise.
         """
-        with self._database.transaction(names, flushed=flushed, alone=alone) as session:
-            transaction = Transaction(session)
+        with self._database.transaction(names, flushed=flushed, alone=alone, must_last=must_last) as session:
+            transaction = Transaction(session, is_shared=self.is_shared)
             yield transaction
             transaction.finish()
 

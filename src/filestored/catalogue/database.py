@@ -43,7 +43,9 @@ class Database(Protocol):
     def snapshot(self) -> AbstractContextManager[Session]:
         """Return a block whose statements all see the same moment, however long they take."""
 
-    def transaction(self, names: Iterable[str], *, flushed: bool, alone: bool) -> AbstractContextManager[WriteSession]:
+    def transaction(
+        self, names: Iterable[str], *, flushed: bool, alone: bool, must_last: bool
+    ) -> AbstractContextManager[WriteSession]:
         """Return a write transaction; see ``Catalogue.transaction``."""
 
     def close(self) -> None:

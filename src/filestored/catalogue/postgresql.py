@@ -204,9 +204,11 @@ class PostgresDatabase:
                 _end(connection)
 
     @contextlib.contextmanager
-    def transaction(self, names: Iterable[str], *, flushed: bool, alone: bool) -> Iterator[PostgresSession]:
+    def transaction(
+        self, names: Iterable[str], *, flushed: bool, alone: bool, must_last: bool
+    ) -> Iterator[PostgresSession]:
         """See Database."""
-        session = self._begin(_beginning(set(names), flushed=flushed, alone=alone))
+        session = self._begin(_beginning(set(names), commit=self._commit_mode(flushed, must_last), alone=alone))
         connection = session.connection
         connection.patience = None if alone else ANSWER_SECONDS
         try:
@@ -216,6 +218,12 @@ class PostgresDatabase:
         finally:
             connection.patience = ANSWER_SECONDS
             _end(connection)
+
+    def _commit_mode(self, flushed: bool, must_last: bool) -> str | None:
+        """Return the ``synchronous_commit`` of a transaction; None for the connection's own, which may ask for more."""
+        if must_last:
+            return None if self._durable else "on"
+        return None if flushed else "off"
 
     def _writing(self) -> PostgresConnection:
         """Return the connection that writes, a new one where it was lost."""
@@ -291,8 +299,7 @@ class PostgresDatabase:
                 row = writer.execute("SELECT value FROM notes WHERE name = %s", [self._word]).fetchone()
                 return "committed" if row == (word,) else "aborted"
         except psycopg.Error:
-            # another server, perhaps, that has never heard of it
-            return "in progress" if writer.closed else None
+            return "in progress" if writer.closed else None  # another server, perhaps, that has never heard of it
         return status
 
     def limit_log(self) -> None:
@@ -310,11 +317,11 @@ class PostgresDatabase:
         """See Database."""
 
 
-def _beginning(names: set[str], *, flushed: bool, alone: bool) -> str:
+def _beginning(names: set[str], *, commit: str | None, alone: bool) -> str:
     """Return the statements that begin a write transaction, sent in one go; the last gives its id."""
     steps = ["BEGIN"]
-    if not flushed:
-        steps.append("SET LOCAL synchronous_commit = off")
+    if commit is not None:
+        steps.append(f"SET LOCAL synchronous_commit = {commit}")
     if alone or len(names) > MANY_NAMES:
         # it has to wait for all that run
         steps.append("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")

@@ -179,11 +179,15 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class DaemonRecord:
-    """A daemon of a cluster: its id, where the others reach it, and for how many milliseconds it has been silent."""
+    """A daemon of a cluster: its id, where the others reach it, and for how many milliseconds it has been silent.
+
+    ``incarnation`` tells one start of it from another.
+    """
 
     id: str
     url: str
     silent: int
+    incarnation: str
 
 
 PART = "partial"

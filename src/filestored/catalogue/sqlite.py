@@ -116,11 +116,14 @@ class SqliteDatabase:
             session.execute("COMMIT")
 
     @contextlib.contextmanager
-    def transaction(self, names: Iterable[str], *, flushed: bool, alone: bool) -> Iterator[SqliteSession]:
+    def transaction(
+        self, names: Iterable[str], *, flushed: bool, alone: bool, must_last: bool
+    ) -> Iterator[SqliteSession]:
         """See Database: whatever is locked, it alone writes, in all processes."""
         writer = self._writer
-        if not flushed:
-            writer.execute("PRAGMA synchronous=NORMAL")
+        synchronous = "FULL" if must_last else self._synchronous if flushed else "NORMAL"
+        if synchronous != self._synchronous:
+            writer.execute(f"PRAGMA synchronous={synchronous}")
         try:
             writer.execute("BEGIN IMMEDIATE")
             try:
@@ -131,7 +134,7 @@ class SqliteDatabase:
                     writer.execute("ROLLBACK")
                 raise
         finally:
-            if not flushed:
+            if synchronous != self._synchronous:
                 writer.execute(f"PRAGMA synchronous={self._synchronous}")
 
     def limit_log(self) -> None:

@@ -241,10 +241,22 @@ def _take_lease(dialect: Any, clock: sa.ColumnElement[int]) -> Any:
     )
 
 
+_incarnation = sa.bindparam("incarnation", type_=sa.String)
+
+
 def _renew_daemon(dialect: Any, clock: sa.ColumnElement[int]) -> Any:
-    insert = dialect.insert(daemons).values(id=sa.bindparam("id"), url=sa.bindparam("url"), seen_at=clock)
-    changed = {"url": insert.excluded.url, "seen_at": insert.excluded.seen_at}
-    return insert.on_conflict_do_update(index_elements=["id"], set_=changed)
+    insert = dialect.insert(daemons).values(
+        id=sa.bindparam("id"), url=sa.bindparam("url"), seen_at=clock, incarnation=_incarnation
+    )
+    return insert.on_conflict_do_update(
+        index_elements=["id"],
+        set_={name: insert.excluded[name] for name in ("url", "seen_at", "incarnation")},
+        # another daemon of the same id must have been silent for long
+        where=sa.or_(
+            daemons.c.incarnation == insert.excluded.incarnation,
+            daemons.c.seen_at < clock - sa.bindparam("away", type_=sa.BigInteger),
+        ),
+    )
 
 
 TAKE_LEASE = _by_clock(_take_lease)
@@ -253,9 +265,17 @@ LEASE_HOLDER = _by_clock(
 )
 GIVE_LEASE = Prepared(sa.delete(leases).where(leases.c.name == _name, leases.c.holder == sa.bindparam("holder")))
 RENEW_DAEMON = _by_clock(_renew_daemon)
-REMOVE_DAEMON = Prepared(sa.delete(daemons).where(daemons.c.id == sa.bindparam("id")))
+REMOVE_DAEMON = Prepared(
+    sa.delete(daemons).where(
+        daemons.c.id == sa.bindparam("id"), sa.func.coalesce(daemons.c.incarnation, "") == _incarnation
+    )
+)
 CLOCK = _by_clock(lambda _, clock: sa.select(clock))
-DAEMONS = _by_clock(lambda _, clock: sa.select(daemons.c.id, daemons.c.url, clock - daemons.c.seen_at))
+DAEMONS = _by_clock(
+    lambda _, clock: sa.select(
+        daemons.c.id, daemons.c.url, clock - daemons.c.seen_at, sa.func.coalesce(daemons.c.incarnation, "")
+    )
+)
 FORGET_DAEMONS = _by_clock(
     lambda _, clock: sa.delete(daemons).where(
         daemons.c.seen_at < clock - sa.bindparam("milliseconds", type_=sa.BigInteger)
@@ -275,16 +295,21 @@ LOST_UPLOADS = Prepared(
 MOST_DUE = 256
 """How many removals DUE_REMOVALS gives at most."""
 
+CLOCK_STEP_MS = 1000
+"""By how much a removal must have been sent in time to come for the clock to have been set back."""
+
 _age = sa.bindparam("age", type_=sa.BigInteger)
 
 
 def _due_removals(_: Any, clock: sa.ColumnElement[int]) -> sa.sql.ClauseElement:
-    is_due = sa.or_(removals.c.sent_at.is_(None), removals.c.sent_at <= clock - _age)
+    is_due = sa.or_(
+        removals.c.sent_at.is_(None), removals.c.sent_at <= clock - _age, clock - removals.c.sent_at < -CLOCK_STEP_MS
+    )
     return sa.select(removals.c.digest).where(is_due).order_by(removals.c.digest).limit(MOST_DUE)
 
 
 DUE_REMOVALS = _by_clock(_due_removals)
-"""The removals that nobody has asked a bucket for within the last ``age`` milliseconds."""
+"""The removals that nobody has asked a bucket for within the last ``age`` milliseconds, or only in time to come."""
 
 REMOVALS_OF = _by_clock(
     lambda _, clock: sa.select(removals.c.digest, removals.c.sent_at, clock - removals.c.sent_at).where(

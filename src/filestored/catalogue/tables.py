@@ -127,8 +127,12 @@ daemons = Table(
     Column("id", text(32), primary_key=True),
     Column("url", text(), nullable=False),
     Column("seen_at", BigInteger, nullable=False),
+    Column("incarnation", text(32), nullable=True),
 )
-"""The daemons of a cluster: where the others reach each, and when it was last heard of (database's clock, ms)."""
+"""The daemons of a cluster: where the others reach each, and when it was last heard of (database's clock, ms).
+
+``incarnation`` tells one start of a daemon from another, and from those of a copy with the same id.
+"""
 
 leases = Table(
     "leases",

@@ -14,10 +14,17 @@ class Transaction:
     What changes how much an owner keeps is gathered and written once, at the end.
     """
 
-    def __init__(self, session: WriteSession) -> None:
+    def __init__(self, session: WriteSession, *, is_shared: bool = False) -> None:
+        """``is_shared`` where other machines, with clocks of their own, may keep the same catalogue."""
         self._session = session
+        self._is_shared = is_shared
         self._gained: dict[str, tuple[int, int]] = {}
         self._blobs_gained = (0, 0)
+
+    def no_later(self, now: int) -> int:
+        """Return the earlier of ``now`` and the clock that all daemons share: one that is ahead must end nothing."""
+        row = self._session.one(statements.CLOCK) if self._is_shared else None
+        return now if row is None else min(now, int(row[0]))
 
     # files
 

@@ -1,6 +1,7 @@
 """Connections to a bucket: the same one by several clocks, since some requests must not wait as long as others."""
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from filestored.blobs.address import BucketAddress
 from filestored.blobs.bucket.faults import VARIABLES
 from filestored.errors import StartError
+from filestored.webaddress import split_address
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store
@@ -20,6 +22,20 @@ _ENDPOINTS = {
     "gs": (),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
+_SENT = {
+    "s3": (
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN", "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+    ),
+    "gs": (),
+    "az": (
+        "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY",
+        "AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN", "AZURE_STORAGE_CLIENT_ID",
+        "AZURE_STORAGE_CLIENT_SECRET", "AZURE_STORAGE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET",
+        "AZURE_TENANT_ID",
+    ),
+}  # fmt: skip
+_VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _CONNECT_SECONDS = 3.0
 # a number of retries that time bounds: ten of them may be over within two seconds
@@ -59,6 +75,7 @@ def connect(address: BucketAddress, clock: Clock) -> "ObjectStore":
     from obstore import store
     from obstore.exceptions import BaseError
 
+    _require_sound(address, os.environ)
     endpoint = endpoint_of(address, os.environ)
     options: dict[str, Any] = {
         "client_options": _client_options(clock, may_be_plain=(endpoint or "").startswith("http://")),
@@ -74,6 +91,23 @@ def connect(address: BucketAddress, clock: Clock) -> "ObjectStore":
         reason = next(iter(str(error).splitlines()), type(error).__name__).partition(" error: ")
         hint = f"look at {VARIABLES[address.scheme]}"
         raise StartError(f"the bucket {address} cannot be used: {reason[2] or reason[0]}; {hint}") from error
+
+
+def _require_sound(address: BucketAddress, env: Mapping[str, str]) -> None:
+    """Raise StartError where a variable has what no request may have: the library would end the program.
+
+    A line's end most of all, which is encoded with the rest where somebody leaves ``-n`` out.
+    """
+    for name in _SENT[address.scheme]:
+        if env.get(name) and not _VISIBLE.fullmatch(env[name]):
+            raise StartError(f"{name} must be visible ASCII characters without spaces; is there a line's end in it?")
+    for name in _ENDPOINTS[address.scheme]:
+        if address.endpoint is None and env.get(name):
+            try:
+                split_address(env[name])
+            except ValueError as error:
+                reason = ascii(str(error))[1:-1]
+                raise StartError(f"{name} must be http://HOST:PORT or https://HOST:PORT: {reason}") from None
 
 
 def endpoint_of(address: BucketAddress, env: Mapping[str, str]) -> str | None:

@@ -1,5 +1,6 @@
 """What an engine says is wrong, in a sentence of ours, and what it means for whoever asked."""
 
+import os
 import re
 import threading
 import time
@@ -31,7 +32,17 @@ VARIABLES = {
 }
 """What says who asks, by the kind of bucket."""
 
+# of what obstore says of a connection that did not come about; "kind: ConnectionReset" is of one that did
+_UNCONNECTED = re.compile(r"HttpError \{\s*kind: Connect,|legacy::Error\(\s*Connect,")
 _PROBED_EVERY = 1.0
+
+
+class RequestFault(Exception):
+    """What went wrong with a request that obstore has not sent."""
+
+    def __init__(self, fault: BlobStoreError) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
 
 
 def is_missing(error: BaseException) -> bool:
@@ -78,24 +89,37 @@ def _unreached(text: str, address: BucketAddress) -> BlobStoreError:
         reason = f"its certificate is not valid: {certificate[1]}" if certificate[1] else "it does not speak TLS"
         error: BlobStoreError = BlobStoreError(f"{_name(address)} cannot be trusted: {reason}")
     elif "kind: Timeout" in text:
-        return BlobStoreUnavailable(f"{_name(address)} does not answer in time")
+        return unreached(address, "does not answer in time")
     elif "kind: " in text and "HttpError" in text:
         system = _SYSTEM.search(text)
         reason = f": {(system[1] or system[2]).lower()}" if system else ""
-        error = BlobStoreUnavailable(f"{_name(address)} cannot be reached{reason}")
+        error = unreached(address, f"cannot be reached{reason}")
     else:
         return BlobStoreError(next(iter(text.splitlines()), "it fails"))
     # whatever fails while connecting has sent nothing
-    error.was_sent = "kind: Connect" not in text
+    error.was_sent = _UNCONNECTED.search(text) is None
     return error
 
 
+def unreached(address: BucketAddress, what: str) -> BlobStoreUnavailable:
+    """Return the error of an engine that gave no answer; ``what`` goes on after its name."""
+    return BlobStoreUnavailable(f"{_name(address)} {what}")
+
+
 def _name(address: BucketAddress) -> str:
-    return address.endpoint or f"the provider of {address}"
+    return _endpoint(address) or f"the provider of {address}"
 
 
 def _at(address: BucketAddress) -> str:
-    return f" at {address.endpoint}" if address.endpoint else ""
+    endpoint = _endpoint(address)
+    return f" at {endpoint}" if endpoint else ""
+
+
+def _endpoint(address: BucketAddress) -> str | None:
+    # only here: that one needs this one
+    from filestored.blobs.bucket.connecting import endpoint_of
+
+    return endpoint_of(address, os.environ)
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str | None:
@@ -136,6 +160,9 @@ class Faults:
             fault = fault_of(error, self._address)
             self._note(fault, began)
             raise fault from error
+        except RequestFault as error:
+            self._note(error.fault, began)
+            raise error.fault from error
         self._note_answer()
 
     def _require_no_outage(self) -> None:

@@ -86,6 +86,10 @@ class Marks:
             self._put(_CATALOGUE, catalogue.encode())
         elif self._get(_CATALOGUE) is None:
             self._make(_CATALOGUE, catalogue.encode())
+        return self.keeper()
+
+    def keeper(self) -> str:
+        """See BlobStore."""
         return (self._get(_CATALOGUE) or b"").decode("ascii", "replace").strip()
 
     def _get(self, name: str) -> bytes | None:

@@ -1,11 +1,12 @@
 """Blobs in a bucket: how they are put, found, read and removed."""
 
+import errno
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,13 @@ from filestored.blobs.bucket.connecting import connect
 from filestored.blobs.bucket.faults import Faults
 from filestored.blobs.bucket.mark import Mark, Marks
 from filestored.blobs.bucket.reading import BucketHandle, identity_of
+from filestored.blobs.bucket.removing import Remover
 from filestored.blobs.bucket.walking import BucketWalk
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.presigning import presign
-from filestored.blobs.store import BlobStat, Failed, Identity, StagedBytes
-from filestored.digest import Digest
-from filestored.errors import BlobStoreError, BlobStoreUnavailable, NotBrought
+from filestored.blobs.store import BlobStat, Failed, Identity, Permit, StagedBytes
+from filestored.digest import Digest, Hash, algorithm_of
+from filestored.errors import BlobStoreError, BlobStoreUnavailable, NotBrought, StartError
 
 if TYPE_CHECKING:
     from filestored.blobs.bucket.connecting import ObjectStore
@@ -30,7 +32,12 @@ SMALL = 64 * 1024
 _QUARANTINE = ".filestored/quarantine"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOKERS = 32
+# whoever only reads has fewer, and waits for none of those that hold locks
+_READERS_LOOKERS = 16
 _FORESEE_SECONDS = 4.0
+# a form of a thousand files takes longer, but nobody who waits for its locks gives up meanwhile
+_FORESEE_MOST_SECONDS = 8.0
+_FORESEEN_A_SECOND = 64
 # up to this many bytes a body is put by one request, which a part is as well
 _PART = 16 << 20
 # of a body that is being put: what its parts under way take
@@ -57,11 +64,14 @@ class BucketBlobStore:
         self._address = folder.bucket
         self._faults = Faults(self._address)
         self._looking, self._reading, self._streaming, self._writing, self._removing = self._connect()
+        self._remover = Remover(self._removing, self._faults, self._address)
         self._marks = Marks(self._reading, self._faults, self._address)
         self._seen = Marks(self._looking, self._faults, self._address)
         self._mark: Mark | None = None
         self._there_until = 0.0
+        self._is_closed = False
         self._lookers = ThreadPoolExecutor(_LOOKERS, "look")
+        self._readers_lookers = ThreadPoolExecutor(_READERS_LOOKERS, "look for readers")
         self._foreseen = threading.local()
         self.staging = os.open(folder.private / "tmp", _DIRECTORY)
 
@@ -71,7 +81,11 @@ class BucketBlobStore:
 
     def close(self) -> None:
         """See BlobStore."""
-        self._lookers.shutdown(wait=False, cancel_futures=True)
+        # what is still being put ends with its next piece: the interpreter waits for the threads
+        self._is_closed = True
+        for threads in (self._lookers, self._readers_lookers):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._remover.close()
         os.close(self.staging)
 
     @property
@@ -88,6 +102,10 @@ class BucketBlobStore:
         """See BlobStore. Raises BlobStoreError."""
         return self._marks.keep_for(catalogue, take_over=take_over)
 
+    def keeper(self) -> str:
+        """See BlobStore."""
+        return self._seen.keeper()
+
     def open(self, digest: Digest, size: int | None = None) -> BucketHandle | None:
         """See BlobStore."""
         import obstore
@@ -97,7 +115,7 @@ class BucketBlobStore:
             identity = self._head(key, self._reading)
             if identity is None:
                 # an answer to HEAD does not say whether it is the blob that is not there, or the bucket
-                self._require_bucket()
+                self._require_bucket(anew=size is not None)
                 return None
             return BucketHandle(self._streaming, self._faults, key, identity)
         try:
@@ -107,6 +125,8 @@ class BucketBlobStore:
                 # what is larger than it should be is nobody's to serve
                 body = bytes(got.bytes()) if identity[2] == size else None
         except FileNotFoundError:
+            # it should be there; and what lies between may say of everything that it is not
+            self._require_bucket(anew=True)
             return None
         return BucketHandle(self._streaming, self._faults, key, identity, body)
 
@@ -117,13 +137,15 @@ class BucketBlobStore:
 
     def identity(self, digest: Digest) -> Identity | None:
         """See BlobStore."""
-        foreseen: Mapping[Digest, Identity | None] = getattr(self._foreseen, "blobs", {})
-        if digest in foreseen:
+        foreseen: dict[Digest, Identity | None] | None = getattr(self._foreseen, "blobs", None)
+        if foreseen is not None and digest in foreseen:
             return foreseen[digest]
         identity = self._look(digest)
         if identity is None:
             # see open
             self._require_bucket()
+        if foreseen is not None:
+            foreseen[digest] = identity
         return identity
 
     def is_in_place(self, digest: Digest, identity: Identity) -> bool:
@@ -149,10 +171,32 @@ class BucketBlobStore:
         descriptor = staged.open_in(self.staging)
         with open(descriptor, "rb", buffering=0) as file:
             if staged.size <= _PART:
-                self._put_at_once(staged.digest, file.read())
+                body = file.read()
+                self._require_named(staged.digest, self._hash(staged.digest, body))
+                self._put_at_once(staged.digest, body)
             else:
                 pieces = iter(partial(file.read, _PIECE), b"")
-                self._put_in_parts(self._key(staged.digest), pieces, staged.size)
+                self._put_in_parts(self._key(staged.digest), self._proved(staged.digest, pieces), staged.size)
+
+    def _proved(self, digest: Digest, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass the pieces on; raise OSError at their end, before the last of them counts, unless they have that name.
+
+        The spool is not flushed, so that what a disk could not write it may give back as something else.
+        """
+        hash_ = self._hash(digest)
+        for piece in pieces:
+            if self._is_closed:
+                raise BlobStoreUnavailable("this process ends")
+            hash_.update(piece)
+            yield piece
+        self._require_named(digest, hash_)
+
+    def _hash(self, digest: Digest, body: bytes = b"") -> Hash:
+        return algorithm_of(digest, self._folder.algorithm).new(body)
+
+    def _require_named(self, digest: Digest, hash_: Hash) -> None:
+        if hash_.hexdigest() != digest:
+            raise OSError(errno.EIO, f"the spool gives other bytes than it was given for {digest}")
 
     def _put_at_once(self, digest: Digest, body: bytes) -> None:
         import obstore
@@ -178,23 +222,35 @@ class BucketBlobStore:
         except FileNotFoundError as error:
             raise BlobStoreUnavailable("the object store lost an upload on its way") from error
 
-    def foresee(self, digests: Iterable[Digest]) -> None:
-        """See BlobStore. Four seconds at most. Raises BlobStoreUnavailable."""
-        asked = {digest: self._lookers.submit(self._look, digest) for digest in digests}
-        done, late = wait(asked.values(), _FORESEE_SECONDS)
+    def foresee(self, digests: Iterable[Digest], *, for_reader: bool = False) -> None:
+        """See BlobStore. Four seconds at most, eight for some hundreds of blobs. Raises BlobStoreError."""
+        threads = self._readers_lookers if for_reader else self._lookers
+        asked = {digest: threads.submit(self._look, digest) for digest in digests}
+        seconds = min(max(_FORESEE_SECONDS, len(asked) / _FORESEEN_A_SECOND), _FORESEE_MOST_SECONDS)
+        until = time.monotonic() + seconds
+        _, late = wait(asked.values(), seconds)
         for each in late:
             each.cancel()
         if late:
-            raise BlobStoreUnavailable(f"{len(done)} of {len(asked)} blobs were found in {_FORESEE_SECONDS:g} s")
+            raise BlobStoreUnavailable(f"{len(asked) - len(late)} of {len(asked)} blobs were found in {seconds:g} s")
         found = {digest: each.result() for digest, each in asked.items()}
         if None in found.values():
-            # see open
-            self._require_bucket()
+            self._require_bucket_within(threads, until - time.monotonic())
         self._foreseen.blobs = found
+
+    def _require_bucket_within(self, threads: ThreadPoolExecutor, seconds: float) -> None:
+        """Raise BlobStoreError unless the bucket is seen to be there within some seconds. See open."""
+        if time.monotonic() <= self._there_until:
+            return
+        looked = threads.submit(self._require_bucket)
+        if looked not in wait([looked], seconds).done:
+            looked.cancel()
+            raise BlobStoreUnavailable("the object store does not say in time whether the bucket is there")
+        looked.result()
 
     def forget_foreseen(self) -> None:
         """See BlobStore."""
-        self._foreseen.blobs = {}
+        self._foreseen.blobs = None
 
     def needs(self, staged: StagedBytes) -> bool:
         """See BlobStore."""
@@ -214,13 +270,18 @@ class BucketBlobStore:
         """See BlobStore."""
         return True
 
-    def remove(self, digest: Digest) -> bool:
-        """See BlobStore. One request, of at most 15 s; an error's ``was_sent`` tells whether it may happen later."""
-        import obstore
+    def permits(self, digests: Sequence[Digest]) -> Mapping[Digest, Permit]:
+        """See BlobStore."""
+        signed = self._remover.permits([self._key(digest) for digest in digests])
+        return dict(zip(digests, signed, strict=False))
 
-        # some engines say that there was none
-        with suppress(FileNotFoundError), self._faults.explained():
-            obstore.delete(self._removing, self._key(digest))
+    def remove(self, digest: Digest, permit: Permit | None = None) -> bool:
+        """See BlobStore. One request, of at most 15 s; an error's ``was_sent`` tells whether it may happen later."""
+        try:
+            self._remover.remove(self._key(digest), permit)
+        except FileNotFoundError:
+            # some engines say that there was none; but so does what lies between of everything
+            self._require_bucket(anew=True)
         return True
 
     def quarantine(self, digest: Digest, identity: Identity) -> str | None:
@@ -265,17 +326,22 @@ class BucketBlobStore:
     def require_usable(self) -> None:
         """See BlobStore."""
         self.free_bytes()
-        if self._seen.read() is None:
-            raise BlobStoreError(f"{self._address} is no store, or not any more: it has no mark")
+        try:
+            mark = self._seen.read()
+        except StartError as error:
+            raise BlobStoreError(str(error)) from error
+        if mark is None:
+            # or it is none that answers
+            raise BlobStoreUnavailable(f"{self._address} is no store, or not any more: it has no mark")
 
     def presigned(self, digest: Digest, seconds: float, headers: Mapping[str, str]) -> tuple[str, bool] | None:
         """See BlobStore."""
         with self._faults.explained():
             return presign(self._reading, self._key(digest), seconds, headers)
 
-    def _require_bucket(self) -> None:
-        """Raise BlobStoreError unless the bucket has been there within the last second."""
-        if time.monotonic() > self._there_until:
+    def _require_bucket(self, *, anew: bool = False) -> None:
+        """Raise BlobStoreError unless the bucket has been there within the last second, or, ``anew``, is now."""
+        if anew or time.monotonic() > self._there_until:
             self.require_usable()
             self._there_until = time.monotonic() + _TRUSTED_SECONDS
 

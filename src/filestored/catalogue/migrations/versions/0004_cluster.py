@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("id", text(32), nullable=False),
         sa.Column("url", text(), nullable=False),
         sa.Column("seen_at", sa.BigInteger, nullable=False),
+        sa.Column("incarnation", text(32), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_daemons"),
     )
     op.create_table(
