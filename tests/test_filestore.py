@@ -201,8 +201,10 @@ def test_an_upload_refused_after_its_batch_has_failed_leaves_nothing(
     attempts = []
 
     @contextlib.contextmanager
-    def fail_first(catalogue: Catalogue, names: Iterable[str] = ()) -> Iterator[Transaction]:
-        with flush(catalogue, names) as transaction:
+    def fail_first(
+        catalogue: Catalogue, names: Iterable[str] = (), *, must_last: bool = False
+    ) -> Iterator[Transaction]:
+        with flush(catalogue, names, must_last=must_last) as transaction:
             yield transaction
             attempts.append(transaction)
             if len(attempts) == 1:
@@ -237,7 +239,7 @@ def test_what_is_remembered_is_not_read_by_who_may_not(store: Filestore) -> None
         digest = (await add(store, ANNA, b"remembered")).file.digest
         downloads = Downloads(store, Limits(), Stalls())
         await downloads.find(ANNA, digest)
-        for blind in (Principal("anna", Permission.WRITE), by_link(Digest("cd" * 32))):
+        for blind in (Principal("anna", Permission.WRITE), by_link(Digest("cd" * 32), 2**60)):
             with pytest.raises(Forbidden):
                 await downloads.find(blind, digest)
         assert await store.find_stored(Principal("boris", Permission.DELETE), digest) is None

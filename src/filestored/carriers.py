@@ -11,6 +11,7 @@ Not for stores on a disk, whose bodies are published by the committer itself.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,7 +22,8 @@ from filestored.catalogue.records import Removal
 from filestored.catalogue.transaction import Transaction
 from filestored.digest import Digest
 from filestored.errors import BlobStoreError, Busy, CatalogueError, NotBrought
-from filestored.pending import Pending
+from filestored.keeping import Keeping
+from filestored.pending import Pending, run_or_end
 from filestored.removals import is_alive
 from filestored.staging import Staged
 
@@ -34,32 +36,39 @@ PATIENCE_SECONDS = 10.0
 _SMALL_AT_ONCE = 8
 _LARGE_AT_ONCE = 4
 _LOOKED_AGAIN_AFTER_SECONDS = 0.05
+_QUEUED_SECONDS = 600.0
+_QUEUE_LOOKED_AT_EVERY_SECONDS = 5.0
 
 
 class Carriers:
     """The threads of a process that bring bodies to its bucket: eight for small ones, four for large ones.
 
-    What waits for them is bounded by the uploads under way. A request that goes away meanwhile changes nothing.
+    What waits for them is bounded by the uploads under way, and waits ten minutes at most. A request that goes away
+    meanwhile changes nothing.
     """
 
-    def __init__(self, blobs: BlobStore, catalogue: Catalogue, carried: Callable[[Pending[Any]], None]) -> None:
+    def __init__(
+        self, blobs: BlobStore, catalogue: Catalogue, keeping: Keeping, carried: Callable[[Pending[Any]], None]
+    ) -> None:
         """``carried`` is called, in any thread, for each change whose bodies are there, or that has an error."""
         self._blobs = blobs
         self._catalogue = catalogue
+        self._keeping = keeping
         self._carried = carried
         self._small = ThreadPoolExecutor(_SMALL_AT_ONCE, "carrier")
         self._large = ThreadPoolExecutor(_LARGE_AT_ONCE, "large carrier")
         self._lock = threading.Lock()
         self._postponed: list[Pending[Any]] = []
-        self._has_postponed = threading.Event()
+        self._queued: set[_Body] = set()
+        self._has_work = threading.Event()
         self._is_closed = False
-        self._watch = threading.Thread(target=self._run, name="postponed", daemon=True)
+        self._watch = threading.Thread(target=run_or_end, args=(self._run,), name="postponed", daemon=True)
         self._watch.start()
 
     def close(self) -> None:
         """End the threads. Nothing must be on its way any more."""
         self._is_closed = True
-        self._has_postponed.set()
+        self._has_work.set()
         self._watch.join()
         for threads in (self._small, self._large):
             threads.shutdown(wait=False, cancel_futures=True)
@@ -69,22 +78,46 @@ class Carriers:
         load = _Load(pending)
         if not load.left:
             self._carried(pending)
-        for staged in pending.change.staged:
-            threads = self._large if staged.size >= LARGE_BYTES else self._small
-            threads.submit(self._bring, load, staged)
+        bodies = [_Body(load, staged) for staged in pending.change.staged]
+        with self._lock:
+            self._queued.update(bodies)
+        self._has_work.set()
+        for body in bodies:
+            threads = self._large if body.staged.size >= LARGE_BYTES else self._small
+            threads.submit(self._bring, body)
 
-    def _bring(self, load: "_Load", staged: Staged) -> None:
-        pending = load.pending
+    def _bring(self, body: "_Body") -> None:
+        with self._lock:
+            if body not in self._queued:
+                # given up
+                return
+            self._queued.remove(body)
+        pending = body.load.pending
         try:
             if pending.error is None:
-                self._blobs.bring(staged, anew=staged.digest in pending.put_over)
-        except Exception as error:
+                self._keeping.require()
+                self._blobs.bring(body.staged, anew=body.staged.digest in pending.put_over)
+        except BaseException as error:
+            # the library's own failures are no Exception
             pending.error = error
+        self._put_down(body.load)
+
+    def _put_down(self, load: "_Load") -> None:
         with self._lock:
             load.left -= 1
             is_last = load.left == 0
         if is_last:
-            self._carried(pending)
+            self._carried(load.pending)
+
+    def _give_up_late(self) -> None:
+        """Refuse what has waited too long for a thread: all of them are busy with bodies that take long."""
+        now = time.monotonic()
+        with self._lock:
+            late = [body for body in self._queued if now > body.until]
+            self._queued.difference_update(late)
+        for body in late:
+            body.load.pending.error = Busy("Too many uploads wait for the object store; try again.", retry_after=30)
+            self._put_down(body.load)
 
     def carry_again(self, pending: Pending[Any]) -> None:
         """Bring the bodies of a postponed change once more, as soon as nobody removes what it is about."""
@@ -93,17 +126,19 @@ class Carriers:
         pending.put_over = {}
         with self._lock:
             self._postponed.append(pending)
-        self._has_postponed.set()
+        self._has_work.set()
 
     def _run(self) -> None:
-        while self._has_postponed.wait() and not self._is_closed:
+        while not self._is_closed:
+            self._has_work.wait(_QUEUE_LOOKED_AT_EVERY_SECONDS if self._queued else None)
+            self._give_up_late()
             with self._lock:
                 waiting, self._postponed = self._postponed, []
-            waiting = self._look_at(waiting)
+            waiting = self._look_at(waiting) if waiting else []
             with self._lock:
                 self._postponed += waiting
                 if not self._postponed:
-                    self._has_postponed.clear()
+                    self._has_work.clear()
             time.sleep(_LOOKED_AGAIN_AFTER_SECONDS)
 
     def _look_at(self, waiting: list[Pending[Any]]) -> list[Pending[Any]]:
@@ -132,6 +167,15 @@ class Carriers:
         return True
 
 
+class _Body:
+    """One of them, that waits for a thread until some time (monotonic seconds)."""
+
+    def __init__(self, load: "_Load", staged: Staged) -> None:
+        self.load = load
+        self.staged = staged
+        self.until = time.monotonic() + _QUEUED_SECONDS
+
+
 class _Load:
     """The bodies of one change, and how many of them are still to be brought."""
 
@@ -146,7 +190,9 @@ def admit(batch: list[Pending[Any]], transaction: Transaction, blobs: BlobStore)
     Of the others those that bring bodies, or need some, have an obstacle now, and are to be brought again; the rest has
     an error. What the blob store has foreseen for them has to be forgotten when the transaction ends.
     """
-    asks = {pending: pending.change.asks(transaction) for pending in batch}
+    times = Counter(digest for pending in batch for digest in pending.change.digests)
+    shared = {digest for digest, count in times.items() if count > 1}
+    asks = {pending: pending.change.asks(transaction, shared) for pending in batch}
     unseen: BlobStoreError | None = None
     try:
         blobs.foresee({digest for digests in asks.values() for digest in digests})
@@ -161,12 +207,19 @@ def admit(batch: list[Pending[Any]], transaction: Transaction, blobs: BlobStore)
         else:
             pending.obstacle = _obstacle(pending, removals, blobs)
         if pending.obstacle is None:
-            for digest, sent_at in pending.put_over.items():
-                transaction.forget_removal(digest, sent_at)
             admitted.append(pending)
         elif not pending.change.claims:
             pending.error = pending.obstacle
     return admitted
+
+
+def forget_put_over(pending: Pending[Any], transaction: Transaction) -> None:
+    """Forget the old removals over which a change has put its bytes anew, once it is carried out.
+
+    Where it is refused they stay: what was put is nobody's, and goes by them.
+    """
+    for digest, sent_at in pending.put_over.items():
+        transaction.forget_removal(digest, sent_at)
 
 
 def _obstacle(pending: Pending[Any], removals: dict[Digest, Removal], blobs: BlobStore) -> Exception | None:

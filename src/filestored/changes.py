@@ -1,7 +1,7 @@
 """What can be done to the store inside a write transaction: add, change and delete files, end those that expire."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -24,6 +24,9 @@ class Change(ABC, Generic[T_co]):
     frees_space = False
     """Whether it makes room on the disk, so that a full disk must not keep it from being done."""
 
+    must_last = False
+    """Whether it has to survive a power cut even where others need not: the world outside goes by it."""
+
     def __init__(self, digests: list[Digest], staged: list[Staged] | None = None, names: Iterable[str] = ()) -> None:
         """``names`` is what nobody else may change meanwhile, besides the digests."""
         self.digests = digests
@@ -42,8 +45,11 @@ class Change(ABC, Generic[T_co]):
         """The digests that have a file afterwards whose blob must stay from then on."""
         return []
 
-    def asks(self, transaction: Transaction) -> list[Digest]:
-        """Return the blobs that are looked at when it is carried out: a bucket looks at those of many at once."""
+    def asks(self, transaction: Transaction, shared: Container[Digest] = ()) -> list[Digest]:
+        """Return the blobs that are looked at when it is carried out: a bucket looks at those of many at once.
+
+        ``shared`` are those that other changes of the same transaction are about, too.
+        """
         return self.digests
 
     @abstractmethod
@@ -266,9 +272,10 @@ class DeleteFile(Change[bool]):
         self._owner = owner
         self._takes_unclaimed = takes_unclaimed
 
-    def asks(self, transaction: Transaction) -> list[Digest]:
-        """See Change: where anybody keeps it, it is there."""
-        return [] if any(file.owner != NOBODY for file in transaction.find(self.digests[0])) else self.digests
+    def asks(self, transaction: Transaction, shared: Container[Digest] = ()) -> list[Digest]:
+        """See Change: where anybody keeps it, it is there, unless another deletes it first."""
+        is_kept = any(file.owner != NOBODY for file in transaction.find(self.digests[0]))
+        return [] if is_kept and self.digests[0] not in shared else self.digests
 
     def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> bool:
         """Delete the rows and decide on the blob; False where there was no such file."""
@@ -346,7 +353,7 @@ class EndUpload(Change[bool]):
     def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> bool:
         """Forget it; whoever asks for that removes the bytes."""
         upload = transaction.find_upload(self._upload_id)
-        if upload is None or (self._only_if_expired and upload.expires_at > now):
+        if upload is None or (self._only_if_expired and upload.expires_at > transaction.no_later(now)):
             return False
         return transaction.remove_upload(self._upload_id)
 
@@ -360,13 +367,14 @@ class EndFiles(Change[int]):
     def __init__(self) -> None:
         super().__init__([])
 
-    def asks(self, transaction: Transaction) -> list[Digest]:
+    def asks(self, transaction: Transaction, shared: Container[Digest] = ()) -> list[Digest]:
         """See Change."""
         return []
 
     def carry_out(self, transaction: Transaction, blobs: BlobStore, now: int) -> int:
         """Delete the rows and decide on the blobs that are left to nobody."""
         self.removed = []
+        now = transaction.no_later(now)
         self.digests = transaction.expired(now, self.most)
         count = 0
         for digest in self.digests:

@@ -23,14 +23,14 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from filestored.blobs.layout import RESERVE_BYTES
-from filestored.blobs.store import BlobStore
-from filestored.carriers import admit
+from filestored.blobs.store import MOST_FORESEEN, BlobStore
+from filestored.carriers import admit, forget_put_over
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
 from filestored.catalogue.transaction import Transaction
 from filestored.changes import Change
 from filestored.digest import Digest
-from filestored.errands import MOST_LOOKED_AT, Errands
+from filestored.errands import Errands
 from filestored.errors import (
     Busy,
     CatalogueBusy,
@@ -41,7 +41,7 @@ from filestored.errors import (
     StorageFault,
     is_full,
 )
-from filestored.pending import Pending, tell
+from filestored.pending import Pending, run_or_end, tell
 from filestored.removals import settle_removals
 from filestored.staging import Staged
 
@@ -86,7 +86,7 @@ class Committer:
         self._errands = (
             None if blobs.removes_at_once else Errands(blobs, catalogue, self._queue.put, self._end, changed)
         )
-        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread = threading.Thread(target=run_or_end, args=(self._run,), name="committer", daemon=True)
         self._thread.start()
 
     def submit(self, change: Change[T]) -> "asyncio.Future[T]":
@@ -98,6 +98,11 @@ class Committer:
             loop.call_soon(self._hand_over)
         self._gathered.append(Pending(change, answer))
         return answer
+
+    def require_kept(self) -> None:
+        """Raise BlobStoreError where the store is a bucket that another catalogue keeps by now. Blocks."""
+        if self._errands is not None:
+            self._errands.keeping.require()
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -135,7 +140,7 @@ class Committer:
 
     def _may_grow(self, batch: list[Pending[Any]]) -> bool:
         """Tell whether a bucket can be asked about still more in the moment that a transaction has for it."""
-        return self._errands is None or sum(len(each.change.digests) for each in batch) < MOST_LOOKED_AT
+        return self._errands is None or sum(len(each.change.digests) for each in batch) < MOST_FORESEEN
 
     def _next(self) -> list[Pending[Any]]:
         """Wait for the next changes; tidy up meanwhile what earlier ones have left behind in a bucket."""
@@ -228,6 +233,7 @@ class Committer:
                 waiting.error = None
                 try:
                     waiting.outcome = waiting.change.carry_out(transaction, self._blobs, now)
+                    forget_put_over(waiting, transaction)
                 except RequestError as refusal:
                     waiting.error = refusal
             digests = [digest for waiting in batch for digest in waiting.change.digests]
@@ -250,7 +256,8 @@ class Committer:
         """Run the write transaction of a batch; tell where the disk fails the flush that ends it."""
         names = [name for waiting in batch for name in waiting.change.names]
         try:
-            with self._catalogue.transaction(names) as transaction:
+            must_last = any(waiting.change.must_last for waiting in batch)
+            with self._catalogue.transaction(names, must_last=must_last) as transaction:
                 yield transaction
         except CatalogueFault as error:
             if error.is_flush:

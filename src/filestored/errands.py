@@ -9,17 +9,15 @@ from typing import Any
 
 from loguru import logger
 
-from filestored.blobs.store import BlobStore
+from filestored.blobs.store import MOST_FORESEEN, BlobStore
 from filestored.carriers import Carriers
 from filestored.catalogue.catalogue import Catalogue
 from filestored.changes import Change
 from filestored.digest import Digest
-from filestored.errors import CatalogueError
+from filestored.errors import Busy, CatalogueError
+from filestored.keeping import Keeping
 from filestored.pending import Pending
 from filestored.removers import Removers
-
-MOST_LOOKED_AT = 32
-"""With so many digests a batch grows no further: the bucket is asked about them while their locks are held."""
 
 _MOST_LEFT_BEHIND = 10_000
 _WITHDRAWN_AT_ONCE = 256
@@ -45,8 +43,10 @@ class Errands:
         self._queue_up = queue_up
         self._end = end
         self._changed = changed
-        self._carriers = Carriers(blobs, catalogue, lambda pending: queue_up([pending]))
-        self._removers = Removers(blobs, self._do, self._over)
+        self.keeping = Keeping(blobs, catalogue)
+        """Whether the bucket still is this catalogue's."""
+        self._carriers = Carriers(blobs, catalogue, self.keeping, lambda pending: queue_up([pending]))
+        self._removers = Removers(blobs, self.keeping, self._do, self._over)
         # put by changes that failed while the catalogue did: looked at again when that works
         self._left_behind: deque[Digest] = deque(maxlen=_MOST_LEFT_BEHIND)
         self._under_way = 0
@@ -57,17 +57,23 @@ class Errands:
         with self._is_changed:
             self._under_way += len(batch)
         empty = [pending for pending in batch if not pending.change.staged]
-        for start in range(0, len(empty), MOST_LOOKED_AT):
-            self._queue_up(empty[start : start + MOST_LOOKED_AT])
+        for start in range(0, len(empty), MOST_FORESEEN):
+            self._queue_up(empty[start : start + MOST_FORESEEN])
         for pending in batch:
             if pending.change.staged:
                 self._carriers.carry(pending)
 
     def _do(self, change: Change[Any]) -> Any:
-        """Have the committer carry out a change of an errand; return its outcome. In any thread but the committer's."""
+        """Have the committer carry out a change of an errand; return its outcome. In any thread but the committer's.
+
+        Raises FilestoredError, also where the committer does not come to it in a minute.
+        """
         answer: Future[Any] = Future()
         self._queue_up([Pending(change, answer)])
-        return answer.result(_INSIDE_SECONDS)
+        try:
+            return answer.result(_INSIDE_SECONDS)
+        except TimeoutError as error:
+            raise Busy("The committer has too much to do.") from error
 
     def hand_on(self, batch: list[Pending[Any]]) -> list[Pending[Any]]:
         """Return those changes of a batch that are over; of the others go on with bringing or removing."""
@@ -116,7 +122,14 @@ class Errands:
         for digest in decided:
             self._changed(digest)
         if decided:
-            self._removers.remove(decided)
+            with self._is_changed:
+                self._under_way += 1
+            self._removers.remove(decided, self._taken_back)
+
+    def _taken_back(self) -> None:
+        with self._is_changed:
+            self._under_way -= 1
+            self._is_changed.notify_all()
 
     @property
     def has_left_behind(self) -> bool:

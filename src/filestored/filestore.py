@@ -22,7 +22,7 @@ from filestored.catalogue.records import (
     now_milliseconds,
 )
 from filestored.changes import AddFiles, ChangeFile, DeleteFile, EndFiles, TakeOver, over_quota
-from filestored.cluster.daemons import Daemons
+from filestored.cluster.daemons import Daemons, Membership
 from filestored.committer import Committer
 from filestored.digest import Digest
 from filestored.errors import OutOfSpace
@@ -50,15 +50,15 @@ class Filestore:
 
     def __init__(
         self, folder: StoreFolder, catalogue: Address | None, *, durable: bool, min_free_bytes: int = 0,
-        upload_life: float = 86400.0, peer_url: str | None = None,
+        upload_life: float = 86400.0, membership: Membership | None = None,
     ) -> None:  # fmt: skip
         """Open a store that ``recovery.prepare`` has made ready. ``min_free_bytes`` is what uploads leave free.
 
-        ``upload_life`` is how long a resumable upload may rest, in seconds. ``peer_url`` is where other daemons with
-        the same catalogue reach this one.
+        ``upload_life`` is how long a resumable upload may rest, in seconds. ``membership`` is for a cluster.
         """
         self.algorithm = folder.algorithm
         self._min_free_bytes = min_free_bytes
+        self._is_on_disk = folder.bucket is None
         self._blobs = open_blobs(folder)
         self._catalogue = Catalogue(catalogue or folder.catalogue_file, durable=durable)
         self.shared = Shared(folder.shared_file)
@@ -78,17 +78,14 @@ class Filestore:
             flush_failed=flush_failed,
             reserve=folder.reserve_file,
         )
-        self.daemons = self._join_others(folder, peer_url) if self._catalogue.is_shared and peer_url else None
+        self.daemons = Daemons(self._catalogue, self.shared, folder.identity(), membership) if membership else None
         """This daemon among the others, where there may be others."""
         self.uploads = ResumableUploads(
             folder.uploads, self._staging, self._catalogue, self._committer, self.shared, self._threads,
-            life_seconds=upload_life, daemon=self.daemons.own if self.daemons else None,
+            life_seconds=upload_life, daemons=self.daemons,
         )  # fmt: skip
         self.parts = Parts(self.uploads)
         self._free = (0.0, 0)
-
-    def _join_others(self, folder: StoreFolder, peer_url: str) -> Daemons:
-        return Daemons(self._catalogue, self.shared, folder.identity(), peer_url)
 
     def close(self) -> None:
         """Finish what waits to be committed and close the store."""
@@ -235,14 +232,14 @@ class Filestore:
             principal.require(Permission.WRITE)
         return await self.in_thread(self._reader.find_missing, principal, digests, is_own_only)
 
-    async def measure(self, principal: Principal) -> tuple[Usage, int]:
-        """Return how much the caller keeps, or everybody does for whoever sees all, and the disk's free bytes."""
+    async def measure(self, principal: Principal) -> tuple[Usage, int | None]:
+        """Return how much the caller keeps, or everybody does for whoever sees all, and what is free. See usage."""
         principal.require(Permission.READ)
         return await self.in_thread(self.usage, principal.claims_of)
 
-    def usage(self, owner: str | None = None) -> tuple[Usage, int]:
-        """Return how much an owner keeps, or all do, and the free bytes of the disk. Blocks."""
-        return self.kept_by(owner), self.free_bytes()
+    def usage(self, owner: str | None = None) -> tuple[Usage, int | None]:
+        """Return how much an owner keeps, or all do, and the free bytes of the disk; None for a bucket. Blocks."""
+        return self.kept_by(owner), self.free_bytes() if self._is_on_disk else None
 
     def kept_by(self, owner: str | None = None) -> Usage:
         """Return how much an owner keeps, or all do. Blocks."""
@@ -251,9 +248,10 @@ class Filestore:
     def require_usable(self) -> None:
         """Raise OSError or BlobStoreError where blobs cannot be had, or nothing can be taken in. Blocks."""
         self._blobs.require_usable()
+        self._committer.require_kept()
 
     def free_bytes(self) -> int:
-        """Return the free bytes of the disk. Blocks. Raises OSError."""
+        """Return the free bytes of the disk that the store, or the spool of a bucket, is on. Blocks. Raises OSError."""
         return self._blobs.free_bytes()
 
     # deleting
@@ -282,9 +280,9 @@ class Filestore:
 
     # the rest
 
-    def tokens(self) -> list[TokenRecord]:
-        """Return the tokens there are now. Blocks."""
-        return self._catalogue.tokens()
+    def credentials(self) -> tuple[list[TokenRecord], str | None]:
+        """Return the tokens there are now, and the key that links are signed with. Blocks."""
+        return self._catalogue.tokens(), self._catalogue.note(KEY_NOTE)
 
     def signer(self) -> Signer:
         """Return what signs links, with the key in the catalogue. Blocks."""

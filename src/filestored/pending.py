@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -14,6 +16,9 @@ from filestored.digest import Digest
 from filestored.errors import BlobStoreError, CatalogueError, FilestoredError, OutOfSpace, StorageFault, is_full
 
 T = TypeVar("T")
+
+# a thread of its own writes the log
+_LOGGED_WITHIN_SECONDS = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -48,13 +53,26 @@ def tell(batch: Sequence[Pending[Any]]) -> None:
             loop.call_soon_threadsafe(_answer_all, mine)
 
 
+def run_or_end(work: Callable[[], None]) -> None:
+    """Do the work of a thread that others wait for; where it breaks off end the process, which is started anew.
+
+    Else whoever waits would do so for ever, in a process that seems to be well.
+    """
+    try:
+        work()
+    except BaseException as error:
+        logger.opt(exception=error).critical("a thread that all changes go through has failed: this process ends")
+        time.sleep(_LOGGED_WITHIN_SECONDS)
+        os._exit(1)
+
+
 def _answer_all(batch: list[Pending[Any]]) -> None:
     for pending in batch:
         _answer(pending)
 
 
 def _answer(pending: Pending[Any]) -> None:
-    if pending.answer.cancelled():
+    if pending.answer.done():
         return
     if pending.error is not None:
         pending.answer.set_exception(explained(pending.error))

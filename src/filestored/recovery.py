@@ -9,14 +9,16 @@ from pathlib import Path
 
 from loguru import logger
 
+from filestored.blobs.address import BucketAddress
 from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
-from filestored.blobs.opening import open_blobs
+from filestored.blobs.opening import open_blobs, read_keeper
 from filestored.blobs.store import BlobStore
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord
 from filestored.committer import keep_reserve
-from filestored.errors import BlobStoreError, CatalogueError, StartError
+from filestored.errors import BlobStoreError, CatalogueError, CatalogueMissing, StartError
+from filestored.keeping import CATALOGUE_NOTE
 from filestored.removals import settle_removals
 from filestored.resuming import clear_unfinished
 from filestored.shared import Shared
@@ -26,9 +28,6 @@ from filestored.unfinished import UnfinishedFolder
 
 STORE_NOTE = "store"
 """The name of the note that says to which store a catalogue belongs."""
-
-CATALOGUE_NOTE = "catalogue"
-"""The name of the note that tells a catalogue from all others, as a bucket notes by which it is kept."""
 
 _ID_BYTES = 16
 
@@ -102,10 +101,36 @@ def claim(folder: StoreFolder, blobs: BlobStore, where: Address, rows: Catalogue
         return
     own = _noted(rows, CATALOGUE_NOTE, secrets.token_hex(_ID_BYTES))
     if blobs.keep_for(own, take_over=take_over) != own:
-        raise StartError(
-            f"the bucket {shown} is kept by another catalogue than {where}: name that one with --catalogue; where it "
-            "is lost: filestored reindex --take-over"
-        )
+        raise StartError(_kept_by_another(shown, where))
+
+
+def require_not_anew(bucket: BucketAddress | None, where: Address) -> None:
+    """Raise StartError where a catalogue that is not made yet is to keep a bucket that another keeps.
+
+    So neither tables nor a spool are made for what :func:`claim` refuses.
+    """
+    if bucket is not None and not _is_made(where) and read_keeper(bucket):
+        raise StartError(_kept_by_another(bucket, where))
+
+
+def _is_made(where: Address) -> bool:
+    if isinstance(where, Path):
+        return where.exists()
+    try:
+        with contextlib.closing(Catalogue(where, durable=True)) as catalogue:
+            catalogue.note(STORE_NOTE)
+    except CatalogueMissing:
+        return False
+    except CatalogueError as error:
+        raise StartError(str(error)) from error
+    return True
+
+
+def _kept_by_another(shown: object, where: Address) -> str:
+    return (
+        f"the bucket {shown} is kept by another catalogue than {where}: name that one with --catalogue; where it "
+        "is lost: filestored reindex --take-over"
+    )
 
 
 def _noted(rows: Catalogue, name: str, value: str) -> str:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import open_blobs
-from filestored.blobs.store import BlobStore
+from filestored.blobs.store import MOST_FORESEEN, BlobStore
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import NOBODY, UNKNOWN_TYPE, FileRecord
 from filestored.digest import Digest
 from filestored.shared import have_forgotten
 
 BATCH = 256
-"""How many files are added in one transaction: the lock is held for a few milliseconds."""
+"""How many files are added in one transaction, where the store is on a disk: the lock is held for milliseconds."""
 
 
 class Reindex:
@@ -42,11 +42,13 @@ class Reindex:
 
     def _walk(self, blobs: BlobStore) -> None:
         unnamed: list[Digest] = []
+        # a bucket is asked about all of them while they are locked
+        most = BATCH if blobs.removes_at_once else MOST_FORESEEN
         for digest in blobs.walk(failed=self._failed):
             self.blobs += 1
             if not self._catalogue.find(digest):
                 unnamed.append(digest)
-            if len(unnamed) == BATCH:
+            if len(unnamed) == most:
                 self._add(unnamed, blobs)
                 unnamed = []
         self._add(unnamed, blobs)

@@ -17,7 +17,7 @@ from loguru import logger
 
 from filestored.blobs.layout import StoreFolder, is_regular
 from filestored.blobs.opening import open_blobs
-from filestored.blobs.store import BlobStore
+from filestored.blobs.store import BlobStore, Permit
 from filestored.catalogue.catalogue import Catalogue
 from filestored.changes import EndFiles
 from filestored.cluster.daemons import LOST_SECONDS
@@ -147,10 +147,10 @@ class _Freeing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._blobs, name)
 
-    def remove(self, digest: Digest) -> bool:
+    def remove(self, digest: Digest, permit: Permit | None = None) -> bool:
         """See BlobStore."""
         blob = self._blobs.stat(digest)
-        is_removed = self._blobs.remove(digest)
+        is_removed = self._blobs.remove(digest, permit)
         if is_removed and blob is not None:
             with self._lock:
                 self.freed = Removed(self.freed.count + 1, self.freed.bytes + blob.size)
