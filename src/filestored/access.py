@@ -79,8 +79,8 @@ class Anonymous(enum.StrEnum):
 class Principal:
     """Who asks: the owner of what it uploads, what it may do, and how many bytes it may keep.
 
-    ``has_token`` tells a refused request whether a token would help; ``expires_at`` is when the token ends, in
-    milliseconds since 1970; ``only`` holds whoever comes by a signed link to one digest.
+    ``has_token`` tells a refused request whether a token would help; ``expires_at`` is when the token or the link
+    ends, in milliseconds since 1970; ``only`` holds whoever comes by a signed link to one digest.
     """
 
     owner: str
@@ -241,9 +241,9 @@ class Access:
         return f"{tokens}; {without}"
 
 
-def by_link(digest: Digest) -> Principal:
-    """Return who comes by a signed link, which somebody has verified: a reader of one file."""
-    return Principal(STRANGER, Permission.READ, only=digest)
+def by_link(digest: Digest, expires_at: int) -> Principal:
+    """Return who comes by a signed link, which somebody has verified: a reader of one file until the link ends."""
+    return Principal(STRANGER, Permission.READ, expires_at=expires_at, only=digest)
 
 
 def is_token_name(name: str) -> bool:

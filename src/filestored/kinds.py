@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from filestored.access import Anonymous
 from filestored.blobs.address import WRITTEN, BucketAddress, is_bucket
 from filestored.digest import Algorithm
 from filestored.quantities import format_duration, format_size, parse_duration, parse_size
+from filestored.webaddress import split_address
 
 Network = IPv4Network | IPv6Network
 
@@ -32,7 +34,7 @@ _BUFFER = (4 << 10, 16 << 20)
 REDIRECTED_FROM = 64 << 10
 """Bytes up to which a download is not worth a second request: a daemon has it in memory."""
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[\x21-\x7e]*)?", re.ASCII)
+_REGION = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _POSTGRESQL = re.compile(r"postgres(?:ql)?://[\x21-\x7e]+", re.ASCII)
 _PREFIX = re.compile(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9_~-]/?", re.ASCII)
 _VISIBLE = re.compile(r"[\x20-\x7e]+", re.ASCII)
@@ -99,15 +101,31 @@ def _seconds(value: object) -> float:
 
 def _delay(value: object) -> float:
     """Return seconds, of which there may be none."""
-    return 0.0 if str(value) in ("0", "0s") else _seconds(value)
+    is_none = str(value) in ("0", "0s") or (isinstance(value, float) and value == 0)
+    return 0.0 if is_none else _seconds(value)
 
 
 def _peer_url(value: object) -> str:
     if value == AUTO:
         return AUTO
-    if isinstance(value, str) and _ORIGIN.fullmatch(value.lower().rstrip("/")):
-        return value.lower().rstrip("/")
-    raise ValueError("it must be http://HOST:PORT or https://HOST:PORT, or auto")
+    try:
+        parts = split_address(str(value).lower().rstrip("/"))
+    except ValueError as error:
+        raise ValueError(f"it must be http://HOST:PORT or https://HOST:PORT, or auto: {_said(error)}") from None
+    if parts.path or _is_unspecified(parts.hostname or ""):
+        raise ValueError("it must be http://HOST:PORT or https://HOST:PORT, or auto: an address of this machine alone")
+    return parts.geturl()
+
+
+def _is_unspecified(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_unspecified
+    return False
+
+
+def _said(error: ValueError) -> str:
+    """Return why an address is refused; it is quoted in one line of visible characters."""
+    return ascii(str(error))[1:-1]
 
 
 def _or_none(parse: Callable[[object], object]) -> Callable[[object], object]:
@@ -146,9 +164,16 @@ def _place(value: object) -> Path | BucketAddress:
 
 
 def _endpoint(value: object) -> str:
-    if isinstance(value, str) and _ENDPOINT.fullmatch(value):
-        return value.rstrip("/")
-    raise ValueError("it must be http://HOST:PORT or https://HOST:PORT")
+    try:
+        return split_address(str(value)).geturl().rstrip("/")
+    except ValueError as error:
+        raise ValueError(f"it must be http://HOST:PORT or https://HOST:PORT: {_said(error)}") from None
+
+
+def _region(value: object) -> str:
+    if isinstance(value, str) and _REGION.fullmatch(value):
+        return value
+    raise ValueError("it must be a name of visible ASCII characters, such as eu-west-1")
 
 
 def _items(value: object) -> list[str]:
@@ -188,7 +213,7 @@ def _redirection(value: object) -> int | None:
 
 
 def _prefix(value: object) -> str:
-    if isinstance(value, str) and _PREFIX.fullmatch(value) and "//" not in value:
+    if isinstance(value, str) and _PREFIX.fullmatch(value) and {"", ".", ".."}.isdisjoint(value.strip("/").split("/")):
         return value.rstrip("/")
     raise ValueError("it must be a path such as /stored, as nginx has it in a location that is internal")
 
@@ -260,6 +285,7 @@ Place = Annotated[
     Kind("FOLDER|URL", is_path=True),
 ]
 OptionalText = Annotated[str | None, BeforeValidator(_or_none(_text)), Kind("TEXT")]
+Region = Annotated[str | None, BeforeValidator(_or_none(_region)), Kind("TEXT")]
 Endpoint = Annotated[str | None, BeforeValidator(_or_none(_endpoint)), Kind("URL")]
 OptionalFile = Annotated[Path | None, BeforeValidator(_or_none(_path)), Kind("FILE", is_path=True)]
 ReadableFile = Annotated[Path | None, BeforeValidator(_or_none(_readable_file)), Kind("FILE", is_path=True)]

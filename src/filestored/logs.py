@@ -47,6 +47,7 @@ AccessEntry = tuple[float, int, str, str, str, str, int, int, float]
 _GATHER_SECONDS = 0.1
 _SLICE = 500
 _GRANIAN = "_granian"
+_TELLING_ADDRESSES = ("httpx", "httpcore")
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _quoted = json.encoder.encode_basestring_ascii
 
@@ -172,6 +173,9 @@ def configure(level: str, fmt: str, file: Path | None) -> LogOutput:
     logger.add(sink, level=level.upper(), format="{message}", backtrace=False, diagnose=False)
     logging.root.handlers = [StandardHandler()]
     logging.root.setLevel(logging.DEBUG if level in ("trace", "debug") else logging.WARNING)
+    for name in _TELLING_ADDRESSES:
+        # an address that is signed is good for what it says, to whoever reads it
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     return output
 

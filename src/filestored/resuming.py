@@ -26,6 +26,7 @@ from filestored.access import Permission, Principal
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import UploadRecord, now_milliseconds
 from filestored.changes import BeginUpload, EndUpload, over_quota
+from filestored.cluster.daemons import Daemons
 from filestored.committer import Committer
 from filestored.continuation import Continuation, UploadArea
 from filestored.digest import Digest
@@ -47,13 +48,14 @@ class ResumableUploads:
 
     def __init__(
         self, path: Path, staging: Staging, catalogue: Catalogue, committer: Committer, shared: Shared,
-        threads: Executor, *, life_seconds: float, daemon: str | None = None,
+        threads: Executor, *, life_seconds: float, daemons: Daemons | None = None,
     ) -> None:  # fmt: skip
         """``path`` is the folder for their bytes; ``life_seconds`` how long one may rest before it is given up.
 
-        ``daemon`` is the id of this daemon in a cluster, where others have uploads of their own.
+        ``daemons`` is this daemon in a cluster, where others have uploads of their own.
         """
-        self._daemon = daemon
+        self._daemons = daemons
+        self._daemon = daemons.own if daemons else None
         self.area = UploadArea(path, staging, catalogue, committer, shared, threads, life_seconds=life_seconds)
 
     def close(self) -> None:
@@ -191,6 +193,10 @@ class ResumableUploads:
         if upload.is_over:
             return Conflict("The upload was completed meanwhile; ask with HEAD what came of it.")
         if self.is_elsewhere(upload):
+            return _elsewhere()
+        if self._daemons is not None and await self._daemons.is_contested():
+            # the bytes may be there with the other
+            logger.error("upload {} is not here; another daemon has this one's id", upload.id)
             return _elsewhere()
         logger.error("upload {} has fewer bytes than were flushed: it is ended", upload.id)
         await self.area.forget(upload.id)

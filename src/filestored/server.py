@@ -32,19 +32,19 @@ from loguru import logger
 from filestored import __version__, logs
 from filestored.access import Access
 from filestored.blobs.layout import StoreFolder
-from filestored.blobs.opening import adopt_blobs
-from filestored.catalogue.address import PostgresAddress
+from filestored.blobs.opening import adopt_blobs, read_mark
 from filestored.daemon import LastStart, StoreLock
 from filestored.errors import CatalogueUnavailable, FilestoredError, SettingsError, StartError
-from filestored.kinds import AUTO
 from filestored.settings import Settings
 from filestored.signals import heed_signals, leave_if_told
+from filestored.starting import heeding_signals, join_others
 from filestored.supervision import Respawned, Rest, quiet_when_stopping
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
 
     from filestored.api.exchange import Message, Receive, Scope, Send
+    from filestored.cluster.daemons import Membership
 
     AsgiCallable = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -75,26 +75,45 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
     """
     try:
         heed_signals()
-        _require_detours(settings)
+        heeding_signals(partial(require_startable, settings))
+        leave_if_told()
         folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
         with StoreLock.take(folder.pid_file) as lock:
             logs.configure(settings.log, settings.log_format, settings.log_file)
             _remember(last_start, folder)
-            adopt_blobs(folder)
+            if folder.bucket is not None:
+                # a bucket has a mark whole or not at all
+                heeding_signals(partial(adopt_blobs, folder))
             from filestored.recovery import prepare
 
             leave_if_told()
             tokens = prepare(folder, settings.catalogue_address)
             leave_if_told()
-            _require_certificate(settings)
             endpoint = find_endpoint(settings)
             _raise_descriptor_limit()
             lock.publish(endpoint.url)
-            peer_url = _peer_url(settings, endpoint)
+            membership = join_others(settings, endpoint.address, endpoint.port, folder)
             _announce(settings, endpoint, Access(settings.anonymous, tokens))
-            return _supervise(settings, endpoint, peer_url)
+            return _supervise(settings, endpoint, membership)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
+
+
+def require_startable(settings: Settings) -> None:
+    """Raise SettingsError or StartError where a daemon cannot start, as far as can be told without changing anything.
+
+    What is to be made for it is made only then.
+    """
+    _require_detours(settings)
+    _require_certificate(settings)
+    StoreFolder.require(settings.folder, settings.hash, settings.bucket)
+    if settings.bucket is None:
+        return
+    from filestored.recovery import require_not_anew
+
+    read_mark(settings.bucket)
+    where = settings.catalogue_address
+    require_not_anew(settings.bucket, where or StoreFolder(settings.folder, settings.hash).catalogue_file)
 
 
 def _require_detours(settings: Settings) -> None:
@@ -140,21 +159,6 @@ def find_endpoint(settings: Settings) -> Endpoint:
     return Endpoint(str(address[0]), port, f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}")
 
 
-def _peer_url(settings: Settings, endpoint: Endpoint) -> str | None:
-    """Return where other daemons reach this one; None where there can be none."""
-    catalogue = settings.catalogue_address
-    if not isinstance(catalogue, PostgresAddress):
-        return None
-    url = settings.peer_url
-    if url == AUTO:
-        from filestored.cluster.address import find_url
-
-        scheme = endpoint.url.partition(":")[0]
-        url = find_url(scheme, endpoint.address, endpoint.port, catalogue)
-    logger.info("other daemons with this catalogue reach this one at {}", url)
-    return url
-
-
 def _why_not(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use by another program"
@@ -192,7 +196,7 @@ def _announce(settings: Settings, endpoint: Endpoint, access: Access) -> None:
         logger.warning("--cors-origin *: every web site may do through its visitors' browsers whatever these may do")
 
 
-def _supervise(settings: Settings, endpoint: Endpoint, peer_url: str | None) -> int:
+def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership | None") -> int:
     """Run Granian until it ends, and tell an ordered end from a failure."""
     # a forked worker would inherit the lock on the store and hold it beyond the supervisor's life
     multiprocessing.set_start_method("spawn", force=True)
@@ -205,7 +209,7 @@ def _supervise(settings: Settings, endpoint: Endpoint, peer_url: str | None) -> 
     granian.respawned_wrks = Respawned(settings.workers)
     with quiet_when_stopping(granian):
         try:
-            granian.serve(target_loader=partial(load_application, settings, peer_url, failure), wrap_loader=False)
+            granian.serve(target_loader=partial(load_application, settings, membership, failure), wrap_loader=False)
         except SystemExit as leaving:
             # Granian's way to say that a worker ended unasked, also where a stop of the process group ended it
             if leaving.code and not granian.interrupt_signal:
@@ -254,7 +258,7 @@ def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
     )
 
 
-def load_application(settings: Settings, peer_url: str | None, failure: Connection) -> "AsgiCallable":
+def load_application(settings: Settings, membership: "Membership | None", failure: Connection) -> "AsgiCallable":
     """Build the ASGI application of one worker. Where that fails, tell the supervisor why and wait for the end."""
     _die_with_supervisor()
     # uvloop loses a signal that comes between two runs of the loop, as here between lifespan and requests
@@ -262,7 +266,7 @@ def load_application(settings: Settings, peer_url: str | None, failure: Connecti
     try:
         output = logs.configure(settings.log, settings.log_format, settings.log_file)
         access_log = logs.AccessLog(output, settings.log_format, settings.log)
-        application = _build_when_possible(settings, peer_url, access_log)
+        application = _build_when_possible(settings, membership, access_log)
         _collect_seldom()
     except Exception as error:
         _give_up(error, failure)
@@ -301,11 +305,13 @@ def _collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _build_when_possible(settings: Settings, peer_url: str | None, access_log: logs.AccessLog) -> "AsgiCallable":
+def _build_when_possible(
+    settings: Settings, membership: "Membership | None", access_log: logs.AccessLog
+) -> "AsgiCallable":
     """Put a worker together; wait for a catalogue that cannot be reached: it was reached when the daemon started."""
     while True:
         try:
-            return _build(settings, peer_url, access_log)
+            return _build(settings, membership, access_log)
         except CatalogueUnavailable as error:
             logger.error("this worker waits for the catalogue: {}", error.reason)
         # nothing else looks for the signal meanwhile
@@ -313,7 +319,7 @@ def _build_when_possible(settings: Settings, peer_url: str | None, access_log: l
             os._exit(0)
 
 
-def _build(settings: Settings, peer_url: str | None, access_log: logs.AccessLog) -> "AsgiCallable":
+def _build(settings: Settings, membership: "Membership | None", access_log: logs.AccessLog) -> "AsgiCallable":
     """Put the parts of a worker together: the only place that turns settings into objects."""
     from filestored.api.app import Application
     from filestored.api.cors import Cors
@@ -328,7 +334,7 @@ def _build(settings: Settings, peer_url: str | None, access_log: logs.AccessLog)
         durable=settings.durability == "full",
         min_free_bytes=settings.min_free_space,
         upload_life=settings.upload_expiry,
-        peer_url=peer_url,
+        membership=membership,
     )
     limits = Limits(
         max_upload_size=settings.max_upload_size,
@@ -343,7 +349,7 @@ def _build(settings: Settings, peer_url: str | None, access_log: logs.AccessLog)
     proxies, cors = Proxies(settings.trusted_proxy), Cors(settings.cors_origin)
     detours = Detours(settings.redirect_downloads, settings.accel_redirect)
     try:
-        access = Access(settings.anonymous, filestore.tokens())
+        access = Access(settings.anonymous, filestore.credentials()[0])
         return Application(filestore, access, limits, access_log, proxies, cors, detours)
     except CatalogueUnavailable:
         filestore.close()

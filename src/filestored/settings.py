@@ -38,7 +38,6 @@ from filestored.kinds import (
     Networks,
     OptionalFile,
     OptionalSize,
-    OptionalText,
     Origins,
     PathPrefix,
     PeerUrl,
@@ -46,6 +45,7 @@ from filestored.kinds import (
     Port,
     ReadableFile,
     Redirects,
+    Region,
     Seconds,
     Size,
     Text,
@@ -72,7 +72,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     store: Place = _setting("./store", "folder or bucket the files are stored in: s3://BUCKET/PREFIX, gs://… or az://…")
     spool: Folder = _setting("./spool", "folder for what is under way, where the store is a bucket")
     bucket_endpoint: Endpoint = _setting(NONE, "address of the bucket's engine; none is the provider's own")
-    bucket_region: OptionalText = _setting(NONE, "region of the bucket; none is that of the environment")
+    bucket_region: Region = _setting(NONE, "region of the bucket; none is that of the environment")
     bucket_path_style: Naming = _setting("auto", "whether the path names the bucket; auto where an endpoint is given")
     hash: Hashing = _setting("sha256", "hash function that names new files")
     workers: Workers = _setting("auto", "worker processes; auto is one a usable CPU, at most 4")

@@ -23,6 +23,11 @@ def leave_if_told() -> None:
         sys.exit(0)
 
 
+def is_told_to_leave() -> bool:
+    """Tell whether a signal has come."""
+    return _has_come
+
+
 def _note(number: int, frame: FrameType | None) -> None:
     global _has_come
     _has_come = True

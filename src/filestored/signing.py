@@ -7,6 +7,7 @@ begins with its purpose: a signature for one thing is none for another.
 import hmac
 import json
 import secrets
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ KEY_NOTE = "signing-key"
 
 _KEY_BYTES = 32
 _CURSOR_SIGNATURE_BYTES = 12
+_FORMER_SECONDS = 5.0
 _MAX_CURSOR = 4096
 _MAX_SECONDS = 10**12
 
@@ -32,9 +34,25 @@ class Signer:
     def __init__(self, key: str) -> None:
         """``key`` is in hex."""
         self._key = bytes.fromhex(key)
+        self._former: tuple[str, float] | None = None
+
+    def change_key(self, key: str) -> None:
+        """Sign and verify with this key from now on: a copied store takes its source's over while it is served."""
+        former = self._key.hex()
+        if key != former:
+            self._former = (former, time.monotonic() + _FORMER_SECONDS)
+            self._key = bytes.fromhex(key)
+
+    def former(self) -> "Signer | None":
+        """Return one with the key of until a moment ago, which others may still sign with; as a rule there is none."""
+        key, until = self._former or ("", 0.0)
+        return Signer(key) if time.monotonic() < until else None
 
     def derived(self, purpose: str) -> "Signer":
-        """Return one with a key of its own for a purpose: what either signs the other does not recognise."""
+        """Return one with a key of its own for a purpose: what either signs the other does not recognise.
+
+        It keeps that key when the one it is derived from changes.
+        """
         return Signer(self._sign(f"key for {purpose}".encode()).hex())
 
     def sign(self, message: bytes) -> str:

@@ -16,8 +16,10 @@ from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import UploadRecord, now_milliseconds
 from filestored.cluster import lease as leases
+from filestored.cluster.daemons import Daemons, Membership
 from filestored.cluster.lease import Lease
 from filestored.errors import CatalogueError
+from filestored.shared import Shared
 from tests.postgres import Database
 from tests.processes import wait_until
 
@@ -37,25 +39,56 @@ def is_held(lease: Lease) -> bool:
     return lease.is_held
 
 
+def change(address: Address, statement: str, request: pytest.FixtureRequest) -> None:
+    """Change the database as another program would."""
+    if isinstance(address, Path):
+        with contextlib.closing(sqlite3.connect(address)) as connection, connection:
+            connection.execute(statement)
+    else:
+        database: Database = request.getfixturevalue("database")
+        database.execute(statement)
+
+
 def test_the_clock_is_that_of_the_world(catalogue: Catalogue) -> None:
     before = now_milliseconds()
     assert before - 1000 <= catalogue.clock() <= now_milliseconds() + 1000
 
 
+def test_of_many_that_need_the_clock_at_once_one_asks(address: Address, tmp_path: Path) -> None:
+    class Counting(Catalogue):
+        asked = 0
+
+        def clock(self) -> int:
+            Counting.asked += 1
+            return super().clock()
+
+    async def ask(catalogue: Catalogue, shared: Shared) -> list[int]:
+        daemons = Daemons(catalogue, shared, "a", Membership("http://one", "1"))
+        return await asyncio.gather(*(daemons.clock() for _ in range(20)))
+
+    Catalogue.prepare(address)
+    with contextlib.closing(Counting(address, durable=False)) as catalogue:
+        with contextlib.closing(Shared(tmp_path / "shared")) as shared:
+            assert max(asyncio.run(ask(catalogue, shared))) > 0
+    assert Counting.asked == 1
+
+
 def test_a_daemon_is_known_until_it_takes_leave(catalogue: Catalogue) -> None:
-    catalogue.renew_daemon("a", "http://one")
-    catalogue.renew_daemon("b", "http://other")
-    catalogue.renew_daemon("a", "http://moved")
+    assert catalogue.renew_daemon("a", "http://one", "1", LONG)
+    assert catalogue.renew_daemon("b", "http://other", "2", LONG)
+    assert catalogue.renew_daemon("a", "http://moved", "1", LONG)
     known = {daemon.id: daemon for daemon in catalogue.daemons()}
     assert {name: daemon.url for name, daemon in known.items()} == {"a": "http://moved", "b": "http://other"}
     assert all(0 <= daemon.silent < 60_000 for daemon in known.values())
-    catalogue.remove_daemon("a")
-    catalogue.remove_daemon("a")
+    catalogue.remove_daemon("a", "2")
+    assert len(catalogue.daemons()) == 2
+    catalogue.remove_daemon("a", "1")
+    catalogue.remove_daemon("a", "1")
     assert [daemon.id for daemon in catalogue.daemons()] == ["b"]
 
 
 def test_silence_is_counted_and_the_long_silent_are_forgotten(catalogue: Catalogue) -> None:
-    catalogue.renew_daemon("old", "http://old")
+    catalogue.renew_daemon("old", "http://old", "1", LONG)
     assert wait_until(lambda: catalogue.daemons()[0].silent > 50)
     catalogue.forget_daemons(LONG)
     assert len(catalogue.daemons()) == 1
@@ -98,30 +131,32 @@ def test_each_daemon_ends_its_own_uploads_and_one_those_of_the_lost(catalogue: C
         for name, daemon in owners.items():
             expires_at = now + LONG if name.startswith("5") else now - 5
             transaction.add_upload(replace(upload, id=name, daemon=daemon, expires_at=expires_at))
-    catalogue.renew_daemon("here", "http://here")
-    catalogue.renew_daemon("there", "http://there")
+    catalogue.renew_daemon("here", "http://here", "1", LONG)
+    catalogue.renew_daemon("there", "http://there", "2", LONG)
     assert {each.id[0] for each in catalogue.ended_uploads_of("here", now, 100)} == {"1", "4"}
     assert {each.id[0] for each in catalogue.lost_uploads(LONG, now, 100)} == {"3"}
     assert wait_until(lambda: {each.id[0] for each in catalogue.lost_uploads(40, now, 100)} == {"1", "2", "3"})
 
 
 def test_a_holder_that_was_paused_for_too_long_knows_that_it_has_it_no_more(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, address: Address, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease, other = (Lease(catalogue, "upkeep", name, seconds=2) for name in "ab")
+    lease, other = (Lease(catalogue, "upkeep", name, seconds=LONG / 1000) for name in "ab")
     assert not is_held(lease)
     assert asyncio.run(lease.renew())
     assert is_held(lease)
     assert not asyncio.run(other.renew())
     assert not is_held(other)
     # as after a pause of the process, or of the machine: it did nothing, and the clock went on
-    paused = leases.uptime() + 2
+    paused = leases.uptime() + LONG / 1000
     with monkeypatch.context() as patch:
         patch.setattr(leases, "uptime", lambda: paused)
         assert not is_held(lease)
-    assert wait_until(lambda: asyncio.run(other.renew()))
-    assert not is_held(lease)
-    assert not asyncio.run(lease.renew())
+        # the database's clock, too
+        change(address, f"UPDATE leases SET until = until - {LONG}", request)
+        assert asyncio.run(other.renew())
+        assert not is_held(lease)
+        assert not asyncio.run(lease.renew())
 
 
 def test_a_lease_ends_for_its_holder_before_another_can_have_it(catalogue: Catalogue) -> None:
@@ -138,12 +173,7 @@ def test_a_lease_that_cannot_be_renewed_ends_in_its_time(
 ) -> None:
     lease = Lease(catalogue, "upkeep", "a", seconds=0.5)
     assert asyncio.run(lease.renew())
-    if isinstance(address, Path):
-        with contextlib.closing(sqlite3.connect(address)) as connection:
-            connection.execute("DROP TABLE leases")
-    else:
-        database: Database = request.getfixturevalue("database")
-        database.server.execute(database.name, "DROP TABLE leases")
+    change(address, "DROP TABLE leases", request)
     with pytest.raises(CatalogueError):
         asyncio.run(lease.renew())
     assert wait_until(lambda: not is_held(lease))

@@ -52,6 +52,14 @@ def test_a_pass_is_for_one_daemon_and_a_short_time(passes: Passes) -> None:
         assert passes.read(text, REQUEST, "daemon", NOW + off) is None
 
 
+def test_a_signature_is_known_before_anybody_asks_for_the_time(passes: Passes) -> None:
+    text = passes.make(REQUEST, ORIGIN, "daemon", NOW)
+    assert passes.is_signed(text, REQUEST)
+    assert not passes.is_signed(Passes(Signer(new_key())).make(REQUEST, ORIGIN, "daemon", NOW), REQUEST)
+    for forged in (b"", b"x", b".", b"e30.AAAA", b"." * 5000):
+        assert not passes.is_signed(forged, REQUEST)
+
+
 def test_only_who_has_the_key_can_make_one(passes: Passes) -> None:
     assert passes.read(Passes(Signer(new_key())).make(REQUEST, ORIGIN, "daemon", NOW), REQUEST, "daemon", NOW) is None
     text = passes.make(REQUEST, ORIGIN, "daemon", NOW)
@@ -68,3 +76,15 @@ def test_only_who_has_the_key_can_make_one(passes: Passes) -> None:
         assert passes.read(changed, REQUEST, "daemon", NOW) is None
     # the key of links is another: what the server signs for anybody who may read is no pass
     assert Signer(KEY).derived("a").sign(b"x") != Signer(KEY).derived("b").sign(b"x")
+
+
+def test_what_was_passed_on_with_the_former_key_is_recognised_and_both_use_the_new_one() -> None:
+    mine, theirs, new = Signer(KEY), Signer(KEY), new_key()
+    mine.change_key(new)
+    old, fresh = (Passes(signer).make(REQUEST, ORIGIN, "daemon", NOW) for signer in (theirs, mine))
+    assert Passes(mine).read(old, REQUEST, "daemon", NOW) == ORIGIN
+    assert Passes(theirs).read(fresh, REQUEST, "daemon", NOW) is None
+    theirs.change_key(new)
+    assert Passes(theirs).read(fresh, REQUEST, "daemon", NOW) == ORIGIN
+    # another one's key is none of theirs
+    assert Passes(Signer(new_key())).read(fresh, REQUEST, "daemon", NOW) is None

@@ -29,13 +29,13 @@ def test_one_leads_and_another_follows_it_at_once_where_it_ends_in_order(
     two: tuple[Daemon, Daemon], cluster: Cluster
 ) -> None:
     assert wait_until(lambda: len(leaders(*two)) == 1)
-    assert all(metric(daemon, "filestored_daemons") == 2 for daemon in two)
+    assert wait_until(lambda: all(metric(daemon, "filestored_daemons") == 2 for daemon in two))
     (leader,) = leaders(*two)
     follower = next(daemon for daemon in two if daemon is not leader)
     assert leader.stop() == 0
     assert wait_until(lambda: leaders(follower) == [follower])
     assert list(cluster.known()) == [cluster.id_of(follower)]
-    assert metric(follower, "filestored_daemons") == 1
+    assert wait_until(lambda: metric(follower, "filestored_daemons") == 1)
 
 
 def test_what_has_expired_is_ended_also_when_the_leader_is_frozen(two: tuple[Daemon, Daemon], cluster: Cluster) -> None:

@@ -95,8 +95,9 @@ class Application:
         self._forwarding = None
         if filestore.daemons is not None:
             self._forwarding = Forwarding(
-                filestore.daemons, signer, filestore.shared, self._stalls, limits.body_timeout, limits.certificate
-            )
+                filestore.daemons, signer, self._gate.freshen_key, filestore.shared, self._stalls,
+                limits.body_timeout, limits.certificate,
+            )  # fmt: skip
         uploads = UploadRoutes(filestore, self._gate, limits, self._stalls, self._forwarding)
         registry = CollectorRegistry()
         documents = DocumentRoutes(
@@ -258,7 +259,7 @@ class Application:
     async def _admit(self, exchange: Exchange, route: Route | None, target: Target) -> Principal:
         is_by_link = route is not None and route.takes_link and "signature" in exchange.query
         if is_by_link and target.digest is not None and b"authorization" not in exchange.headers:
-            return self._gate.admit_by_link(exchange, target.digest)
+            return await self._gate.admit_by_link(exchange, target.digest)
         return await self._gate.admit(exchange)
 
     def _explained(self, exchange: Exchange, error: CatalogueError | BlobStoreError) -> RequestError:

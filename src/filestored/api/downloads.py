@@ -103,7 +103,9 @@ class Downloads:
             return
         spans = self._spans(exchange, download)
         representation = self._representation(exchange, download, name)
-        if self._elsewhere and await self._elsewhere.answer(exchange, download.file, representation, spans):
+        if self._elsewhere and await self._elsewhere.answer(
+            exchange, download.file, representation, spans, principal.expires_at
+        ):
             return
         if spans is None:
             await self._whole(exchange, download, representation)

@@ -42,17 +42,21 @@ class Elsewhere:
         self._detours = detours
 
     async def answer(
-        self, exchange: Exchange, file: OpenFile, representation: Headers, spans: list[Span] | None
-    ) -> bool:
+        self, exchange: Exchange, file: OpenFile, representation: Headers, spans: list[Span] | None,
+        admitted_until: int | None,
+    ) -> bool:  # fmt: skip
         """Answer with where the bytes are; False where they are to be sent from here.
 
+        ``admitted_until`` is when the link or the token ends that lets the client in (milliseconds since 1970).
         Conditions are judged here, by our own tags: neither the bucket nor nginx knows those.
         """
         if exchange.method != "GET" or not _CONDITIONS.isdisjoint(exchange.headers):
             return False
         if self._detours.accel_prefix is not None:
             return await self._accelerate(exchange, file, representation)
-        return await self._redirect(exchange, file, representation, spans)
+        ends = [end for end in (file.expires_at, admitted_until) if end is not None]
+        seconds = min([ADDRESS_SECONDS, *map(_seconds_left, ends)])
+        return await self._redirect(exchange, file, representation, spans, seconds)
 
     async def _accelerate(self, exchange: Exchange, file: OpenFile, representation: Headers) -> bool:
         """Have nginx send the file, ranges and all. Anybody else would get an empty answer."""
@@ -65,13 +69,13 @@ class Elsewhere:
         return True
 
     async def _redirect(
-        self, exchange: Exchange, file: OpenFile, representation: Headers, spans: list[Span] | None
-    ) -> bool:
-        """Send the client to the bucket, which knows one range at a time."""
+        self, exchange: Exchange, file: OpenFile, representation: Headers, spans: list[Span] | None,
+        seconds: float,
+    ) -> bool:  # fmt: skip
+        """Send the client to the bucket, which knows one range at a time, by an address good for ``seconds``."""
         smallest = self._detours.redirect_from
         if smallest is None or file.blob.size <= smallest or (spans and len(spans) > 1) or _is_of_page(exchange):
             return False
-        seconds = ADDRESS_SECONDS if file.expires_at is None else min(ADDRESS_SECONDS, _seconds_left(file.expires_at))
         if seconds < 1:
             return False
         said = {name.decode(): value.decode("latin-1") for name, value in representation if name in _SAID_BY_BUCKET}

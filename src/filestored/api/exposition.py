@@ -118,7 +118,7 @@ class Measurements(Collector):
         free = _attempt("store", self._filestore.free_bytes)
         yield _gauge("store_up", "Whether the blob store answers: 1 or 0.", free is not None)
         if free is not None:
-            yield _gauge("free_bytes", "Bytes free on the store's disk.", free)
+            yield _gauge("free_bytes", "Bytes free on the disk of the store, or of the spool.", free)
 
     def _catalogue(self) -> Iterator[Metric]:
         usage = _attempt("catalogue", self._filestore.kept_by)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from loguru import logger
 
@@ -14,6 +14,7 @@ from filestored.api.stalls import Guard, Stalled, Stalls
 from filestored.catalogue.records import UploadRecord
 from filestored.cluster.connection import PeerAnswer, PeerAway, PeerConnection
 from filestored.cluster.daemons import Daemons, Peer
+from filestored.cluster.lease import uptime
 from filestored.cluster.passes import HEADER, Origin, Passes, Request
 from filestored.errors import BadRequest, Busy, CatalogueError, ClientGone, Forbidden, Locked, NotFound, RequestTimeout
 from filestored.metrics import FORWARDED_REQUESTS
@@ -29,6 +30,9 @@ AWAY_RETRY_SECONDS = 5
 _LOOKED_AT_EVERY_SECONDS = 3.0
 # the other daemon decides when a body has stopped coming: it can say how much is there
 _BEHIND_SECONDS = 5.0
+_ANSWER_SECONDS = 3600.0
+# running requests have some 30 s
+_ANSWER_SECONDS_AT_STOP = 8.0
 _NOT_MINE = (HEADER, b"refused")
 _LONGEST_HOST = 255
 _LONGEST_BODY = 64 * 1024
@@ -36,16 +40,24 @@ _OWN_HEADERS = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"
 _WITH_BODY = frozenset({"PATCH", "POST"})
 
 
+class FreshenKey(Protocol):
+    """Has the key read where it is old."""
+
+    async def __call__(self, *, again: bool = False) -> None:
+        """With ``again`` it is read in any case. Raises CatalogueError."""
+
+
 class Forwarding:
     """Requests that come to one daemon of a cluster and are another's to answer."""
 
     def __init__(
-        self, daemons: Daemons, signer: Signer, shared: Shared, stalls: Stalls, body_timeout: float,
-        certificate: Path | None,
+        self, daemons: Daemons, signer: Signer, freshen_key: FreshenKey, shared: Shared, stalls: Stalls,
+        body_timeout: float, certificate: Path | None,
     ) -> None:  # fmt: skip
-        """``certificate`` is this daemon's own, where it has one."""
+        """``freshen_key`` has the signer's key read where it is old; ``certificate`` is this daemon's, if any."""
         self._daemons = daemons
         self._passes = Passes(signer)
+        self._freshen_key = freshen_key
         self._shared = shared
         self._stalls = stalls
         self._body_timeout = body_timeout
@@ -62,7 +74,14 @@ class Forwarding:
         if text is None:
             return
         request = Request(exchange.method, _target_of(exchange), exchange.headers)
-        origin = self._passes.read(text, request, self._daemons.own, await self._daemons.clock())
+        origin = None
+        await self._freshen_key()
+        if not self._passes.is_signed(text, request):
+            # the other one may have a new key that this one has not read yet
+            await self._freshen_key(again=True)
+        # a stranger must not have the database asked each time
+        if self._passes.is_signed(text, request):
+            origin = self._passes.read(text, request, self._daemons.own, await self._daemons.clock())
         if origin is None:
             raise Forbidden(
                 "Filestored-Peer is for the daemons of a cluster, and this is none of theirs.", headers=(_NOT_MINE,)
@@ -70,6 +89,10 @@ class Forwarding:
         exchange.client, exchange.is_proxied = origin.client, origin.is_proxied
         exchange.scheme, exchange.host = origin.scheme, origin.host
         exchange.is_passed_on = True
+
+    async def _make_pass(self, exchange: Exchange, request: Request, peer: Peer) -> bytes:
+        await self._freshen_key()
+        return self._passes.make(request, _origin_of(exchange), peer.id, await self._daemons.clock())
 
     # what is passed on to others
 
@@ -107,7 +130,8 @@ class Forwarding:
 
     async def _exchange(self, exchange: Exchange, connection: PeerConnection, peer: Peer) -> PeerAnswer:
         """Send the request for as long as it comes, until the answer does."""
-        sending = asyncio.ensure_future(self._send(exchange, connection, peer))
+        wait = _Wait()
+        sending = asyncio.ensure_future(self._send(exchange, connection, peer, wait))
         answering = asyncio.ensure_future(connection.answer())
         waiting: set[asyncio.Future[Any]] = {sending, answering}
         try:
@@ -117,6 +141,7 @@ class Forwarding:
                     _require_no_answer(sending, answering)
                     waiting.discard(sending)
                 if not answering.done():
+                    wait.require_time(is_stopping=self._shared.is_stopping)
                     await self._require_there(peer)
             return answering.result()
         finally:
@@ -127,7 +152,7 @@ class Forwarding:
     async def _read_body(self, connection: PeerConnection) -> bytes:
         body = b""
         try:
-            with self._stalls.guard(self._body_timeout):
+            with self._stalls.guard(self._body_timeout, self._has_to_stop):
                 async for piece in connection.body():
                     body += piece
                     if len(body) > _LONGEST_BODY:
@@ -135,6 +160,9 @@ class Forwarding:
         except Stalled:
             raise PeerAway("the answer of another daemon does not end") from None
         return body
+
+    def _has_to_stop(self, silent: float) -> bool:
+        return self._shared.is_stopping and silent >= _ANSWER_SECONDS_AT_STOP
 
     async def _require_there(self, peer: Peer) -> None:
         """Raise PeerAway where nothing has been heard of a daemon for long: it is not waited for."""
@@ -145,21 +173,25 @@ class Forwarding:
         if known is not None and known.is_away:
             raise PeerAway("the daemon that has the upload is silent")
 
-    async def _send(self, exchange: Exchange, connection: PeerConnection, peer: Peer) -> None:
+    async def _send(self, exchange: Exchange, connection: PeerConnection, peer: Peer, wait: "_Wait") -> None:
         """Pass on the head and the body as it comes, then wait until the client is gone: to whom else would it matter.
 
-        Raises PeerAway, ClientGone, RequestTimeout, Busy.
+        What comes as a body where the method has none is not passed on. Raises BadRequest, PeerAway, ClientGone,
+        RequestTimeout, Busy.
         """
         target = _target_of(exchange)
-        request = Request(exchange.method, target, exchange.headers)
-        passed = self._passes.make(request, _origin_of(exchange), peer.id, await self._daemons.clock())
+        has_body = exchange.method in _WITH_BODY
+        said = {name: value for name, value in exchange.headers.items() if has_body or name != b"content-length"}
+        request = Request(exchange.method, target, said)
+        passed = await self._make_pass(exchange, request, peer)
         headers = [*request.passed(), (HEADER, passed)]
-        has_length = b"content-length" in exchange.headers
-        if not has_length and exchange.method in _WITH_BODY:
+        if has_body and b"content-length" not in said:
             headers.append((b"transfer-encoding", b"chunked"))
         await connection.begin(exchange.method, target, headers)
-        await self._send_body(exchange, connection)
+        if has_body:
+            await self._send_body(exchange, connection)
         await connection.finish()
+        wait.sent()
         while (await exchange.receive())["type"] == "http.request":
             pass
         raise ClientGone
@@ -185,7 +217,7 @@ class Forwarding:
         try:
             peer = await self._find(exchange, part)
             connection = await PeerConnection.open(peer.url, self._certificate)
-            guard = self._stalls.guard(self._body_timeout)
+            guard = self._stalls.guard(self._body_timeout, self._has_to_stop)
             try:
                 with guard:
                     await self._ask_for(exchange, connection, peer, part)
@@ -203,13 +235,34 @@ class Forwarding:
         target = f"{PARTS}/{part.id}"
         named = {name: exchange.headers[name] for name in (b"authorization",) if name in exchange.headers}
         request = Request("GET", target, named)
-        passed = self._passes.make(request, _origin_of(exchange), peer.id, await self._daemons.clock())
+        passed = await self._make_pass(exchange, request, peer)
         await connection.begin("GET", target, [*request.passed(), (HEADER, passed)])
         await connection.finish()
         answer = await connection.answer()
         _require_right_daemon(answer, peer)
         if answer.status != 200:
             _refuse(answer, part)
+
+
+class _Wait:
+    """How long an answer may take: long, since a large file is brought to its bucket first, and not for a stop."""
+
+    def __init__(self) -> None:
+        self._ends = float("inf")
+
+    def sent(self) -> None:
+        """Note that the request is sent to its end."""
+        self._ends = min(self._ends, uptime() + _ANSWER_SECONDS)
+
+    def require_time(self, *, is_stopping: bool) -> None:
+        """Raise PeerAway where it has taken too long; Busy where it has, for a daemon that stops."""
+        if is_stopping:
+            self._ends = min(self._ends, uptime() + _ANSWER_SECONDS_AT_STOP)
+        if uptime() < self._ends:
+            return
+        if is_stopping:
+            raise Busy("The server stops; ask with HEAD how far the upload has come, and go on.")
+        raise PeerAway("another daemon does not answer")
 
 
 async def _next(pieces: AsyncIterator[bytes], guard: Guard) -> bytes:
@@ -239,8 +292,11 @@ def _require_no_answer(sending: "asyncio.Future[None]", answering: "asyncio.Futu
 
 def _require_right_daemon(answer: PeerAnswer, peer: Peer) -> None:
     if answer.header(HEADER):
-        logger.error("at {} there is another daemon than the one of that address: see --peer-url", peer.url)
-        raise PeerAway("there is another daemon at its address")
+        logger.error(
+            "the daemon at {} does not take what is passed on to it: either another one is at that address, see "
+            "--peer-url, or its clock or catalogue is not this one's", peer.url,
+        )  # fmt: skip
+        raise PeerAway("who is at its address takes nothing from here")
 
 
 async def _give_back(exchange: Exchange, answer: PeerAnswer, body: bytes) -> None:

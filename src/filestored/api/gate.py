@@ -32,15 +32,19 @@ _TRIES = 3
 
 
 class TokenWatch:
-    """Keeps what Access knows of the tokens no older than a second."""
+    """Keeps what Access knows of the tokens no older than a second, and with them the key that links are signed with.
 
-    def __init__(self, access: Access, filestore: Filestore, changed: Callable[[], None]) -> None:
+    A copy of a store takes its source's key over, also under a daemon.
+    """
+
+    def __init__(self, access: Access, filestore: Filestore, signer: Signer, changed: Callable[[], None]) -> None:
         """``changed`` is called whenever tokens have come, gone or ended."""
         self._fresh_until = 0.0
         self._seen = -1
         self._number = filestore.shared.tokens
         self._access = access
         self._filestore = filestore
+        self._signer = signer
         self._changed = changed
         self._read_at = 0.0
         self._tokens: list[TokenRecord] | None = None
@@ -51,11 +55,15 @@ class TokenWatch:
         """Tell whether Access may decide about tokens at ``now`` (monotonic seconds)."""
         return now < self._fresh_until and self._number[0] == self._seen
 
-    async def freshen(self, token: str | None) -> None:
-        """See to it that Access can decide about a token; one that is not known may have been made just now."""
+    async def freshen(self, token: str | None = None, *, again: bool = False) -> None:
+        """See to it that Access can decide about a token; one that is not known may have been made just now.
+
+        With ``again`` tokens and key are read anew in any case, but no more often than for strangers.
+        """
         arrived = time.monotonic()
         for _ in range(_TRIES):
-            is_known = token is None or self._access.knows(token) or self._read_at >= arrived
+            is_known = not again and (token is None or self._access.knows(token))
+            is_known = is_known or self._read_at >= arrived
             if is_known and self.is_fresh(time.monotonic()):
                 return
             if not is_known:
@@ -74,7 +82,9 @@ class TokenWatch:
 
     async def _read(self) -> None:
         began, now, seen = time.monotonic(), now_milliseconds(), self._number[0]
-        tokens = await self._filestore.in_thread(self._filestore.tokens)
+        tokens, key = await self._filestore.in_thread(self._filestore.credentials)
+        if key is not None:
+            self._signer.change_key(key)
         if tokens != self._tokens or (self._end_ms is not None and now >= self._end_ms):
             self._tokens = tokens
             self._access.update(tokens)
@@ -98,7 +108,7 @@ class Gate:
         self._cors = cors
         self._known: dict[tuple[str, bool, str, bytes | None], Principal] = {}
         self._plain_readers: dict[tuple[str, bytes] | bytes, str] = {}
-        self._tokens = TokenWatch(access, filestore, self._forget)
+        self._tokens = TokenWatch(access, filestore, signer, self._forget)
 
     def _forget(self) -> None:
         self._known.clear()
@@ -130,15 +140,20 @@ class Gate:
             return principal
         return await self.admit(exchange)
 
-    def admit_by_link(self, exchange: Exchange, digest: Digest) -> Principal:
+    async def freshen_key(self, *, again: bool = False) -> None:
+        """See to it that the key is no older than a second; with ``again`` it is read anew. Raises CatalogueError."""
+        await self._tokens.freshen(again=again)
+
+    async def admit_by_link(self, exchange: Exchange, digest: Digest) -> Principal:
         """Return who comes by a signed link to a file. Raises Forbidden where it is wrong or its time is over."""
+        await self.freshen_key()
         query = exchange.query
         expires = query.get("expires", "")
         if not self._signer.is_link(digest, expires, query["signature"]):
             raise Forbidden("This link is not one that this server made for this file; ask for a new one.")
         if int(expires) <= time.time():
             raise Forbidden("The time of this link is over; ask for a new one.")
-        return by_link(digest)
+        return by_link(digest, int(expires) * 1000)
 
     def plain_reader(self, client: str, host: bytes, authorization: bytes | None, now: float) -> str | None:
         """Return the owner as whom a plain GET may read; None where that needs a closer look. For the hot path.

@@ -26,6 +26,7 @@ class HealthRoutes:
     def __init__(self, filestore: Filestore) -> None:
         self._filestore = filestore
         self._looks: dict[str, asyncio.Task[object]] = {}
+        self._silent: set[str] = set()
 
     def routes(self) -> list[Route]:
         """Return the lines for the table of routes."""
@@ -57,11 +58,16 @@ class HealthRoutes:
             try:
                 await asyncio.wait_for(asyncio.shield(self._look(name, look)), READY_SECONDS)
             except TimeoutError:
+                self._silent.add(name)
                 logger.error("the {} has not answered for {:g} seconds", name, READY_SECONDS)
                 return name
             except (OSError, CatalogueError, BlobStoreError) as error:
+                self._silent.add(name)
                 logger.error("the {} does not answer: {}", name, getattr(error, "reason", error))
                 return name
+            if name in self._silent:
+                self._silent.discard(name)
+                logger.info("the {} answers again", name)
         return None
 
     def _look(self, name: str, look: Callable[[], object]) -> "asyncio.Task[object]":

@@ -163,7 +163,7 @@ class Stats(BaseModel):
     files: int
     blobs: int
     bytes: int
-    free: int = Field(description="bytes free on the disk")
+    free: int | None = Field(description="bytes free on the store's disk; null where it is a bucket")
     algorithm: str
     version: str
 

@@ -138,6 +138,7 @@ class V1Routes:
         ]  # fmt: skip
 
     async def _list(self, exchange: Exchange, principal: Principal, target: Target) -> None:
+        await self._gate.freshen_key()
         query = self._read_query(exchange.query)
         page = await self._filestore.list_files(principal, query)
         # a thousand files are more than the event loop should be kept from others for
@@ -222,6 +223,7 @@ class V1Routes:
         expires = min(_end_of_link(wish), principal.expires_at or _MAX_END) // 1000
         digest = digest_of(target)
         name = await self._filestore.find_name(principal, digest)
+        await self._gate.freshen_key()
         url = base_url(exchange) + self._signer.link_path(digest, name, expires)
         link = {"url": url, "expires_at": timestamp(expires * 1000)}
         if wish.qr:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from filestored.cluster.address import host_and_port
-from filestored.errors import FilestoredError
+from filestored.errors import BadRequest, FilestoredError
 
 if TYPE_CHECKING:
     import h11
@@ -68,16 +68,21 @@ class PeerConnection:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, writer = await _connect(url, certificate)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError, OverflowError) as error:
+            # the last two: what another has registered is no address at all
             raise PeerAway(f"the daemon at {url} cannot be reached: {error or 'it does not answer'}") from error
         _set_up(writer.get_extra_info("socket"))
         writer.transport.set_write_buffer_limits(_SENT_AHEAD_BYTES)
         return cls(url, reader, writer)
 
     async def begin(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head. Raises PeerAway."""
+        """Send the head. Raises PeerAway; BadRequest, and nothing is sent, where it has what no head may have."""
         named = [(b"host", self._host), (b"connection", b"close"), *headers]
-        await self._send(self._h11.Request(method=method, target=path, headers=named))
+        try:
+            request = self._h11.Request(method=method, target=path, headers=named)
+        except (self._h11.LocalProtocolError, ValueError) as error:
+            raise BadRequest("This request cannot be passed on to the machine that has the upload.") from error
+        await self._send(request)
 
     async def send(self, piece: bytes) -> None:
         """Send a piece of the body; returns when the next may follow. Raises PeerAway."""
@@ -88,13 +93,15 @@ class PeerConnection:
         await self._send(self._h11.EndOfMessage())
 
     async def _send(self, event: "h11.Event") -> None:
-        data = self._protocol.send(event)
         try:
+            data = self._protocol.send(event)
             if data:
                 self._writer.write(data)
                 await self._writer.drain()
         except OSError as error:
             raise PeerAway(f"another daemon has ended the connection: {error}") from error
+        except self._h11.LocalProtocolError as error:
+            raise BadRequest("The body of this request has another length than the request says.") from error
 
     async def answer(self) -> PeerAnswer:
         """Wait for the head of the answer, for as long as the connection lasts. Raises PeerAway."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from loguru import logger
 
@@ -46,16 +47,24 @@ class Peer:
         return uptime() - self.heard_at > AWAY_SECONDS
 
 
+class Membership(NamedTuple):
+    """How a daemon takes part: where the others reach it, and what tells this start of it from all others."""
+
+    url: str
+    incarnation: str
+
+
 class Daemons:
     """This daemon among the others: says that it is there, and knows who else is. One a process."""
 
-    def __init__(self, catalogue: Catalogue, shared: Shared, own: str, url: str) -> None:
-        """``own`` is this daemon's id, ``url`` where the others reach it."""
+    def __init__(self, catalogue: Catalogue, shared: Shared, own: str, membership: Membership) -> None:
+        """``own`` is this daemon's id."""
         self.own = own
         """This daemon's id."""
         self.lease = Lease(catalogue, UPKEEP, own)
         """For what one daemon of all does; only the worker that leads the others of its daemon has it."""
-        self._url = url
+        self._url, self._incarnation = membership
+        self._is_contested = False
         self._catalogue = catalogue
         self._shared = shared
         self._task: asyncio.Task[None] | None = None
@@ -63,6 +72,7 @@ class Daemons:
         self._peers: dict[str, Peer] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._clock_reading = asyncio.Lock()
         self._clock_ahead = 0.0
         self._clock_read_at = float("-inf")
 
@@ -78,7 +88,7 @@ class Daemons:
             return
         self._task.cancel()
         await asyncio.wait([self._task])
-        if self._shared.lead():
+        if self._shared.lead() and not self._is_contested:
             with contextlib.suppress(CatalogueError):
                 await self._leave()
 
@@ -99,14 +109,29 @@ class Daemons:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _beat(self) -> None:
-        await asyncio.to_thread(self._catalogue.renew_daemon, self.own, self._url)
+        away = int(AWAY_SECONDS * 1000)
+        is_alone = await asyncio.to_thread(self._catalogue.renew_daemon, self.own, self._url, self._incarnation, away)
+        if not is_alone and not self._is_contested:
+            logger.error(
+                "another daemon has this one's id: is its spool a copy? Stop the copy, and remove its "
+                ".filestored/store-id"
+            )
+        self._is_contested = not is_alone
+        if self._is_contested:
+            # the lease would be the other's too
+            return
         if await self.lease.renew() and self._beats % _FORGETTING_EVERY == 0:
             await asyncio.to_thread(self._catalogue.forget_daemons, int(FORGOTTEN_SECONDS * 1000))
         self._beats += 1
 
     async def _leave(self) -> None:
         await self.lease.give_back()
-        await asyncio.to_thread(self._catalogue.remove_daemon, self.own)
+        await asyncio.to_thread(self._catalogue.remove_daemon, self.own, self._incarnation)
+
+    async def is_contested(self) -> bool:
+        """Tell whether another daemon goes by this one's id, or did last. Raises CatalogueError."""
+        records = await asyncio.to_thread(self._catalogue.daemons)
+        return any(record.id == self.own and record.incarnation != self._incarnation for record in records)
 
     # the others
 
@@ -139,10 +164,11 @@ class Daemons:
 
         Raises CatalogueError where it was not asked for lately and cannot be.
         """
-        now = uptime()
-        if now - self._clock_read_at > _CLOCK_KEPT_SECONDS:
-            self._clock_ahead = await asyncio.to_thread(self._catalogue.clock) - now * 1000
-            self._clock_read_at = now
+        async with self._clock_reading:
+            now = uptime()
+            if now - self._clock_read_at > _CLOCK_KEPT_SECONDS:
+                self._clock_ahead = await asyncio.to_thread(self._catalogue.clock) - now * 1000
+                self._clock_read_at = now
         return int(uptime() * 1000 + self._clock_ahead)
 
 

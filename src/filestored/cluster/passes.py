@@ -26,6 +26,7 @@ GOOD_MILLISECONDS = 30_000
 """How far a signature's time may be from that of the database."""
 
 _LONGEST = 4096
+_PURPOSE = "requests passed on between daemons"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +56,34 @@ class Passes:
     """Makes and verifies passes, in constant time."""
 
     def __init__(self, signer: Signer) -> None:
-        self._signer = signer.derived("requests passed on between daemons")
+        """``signer`` may change its key; what was passed on a moment before is recognised all the same."""
+        self._signer = signer
 
     def make(self, request: Request, origin: Origin, daemon: str, now: int) -> bytes:
         """Return the pass of a request for one daemon; ``now`` is the time of the database (milliseconds)."""
         said = {"to": daemon, "at": now, **asdict(origin)}
         payload = urlsafe_b64encode(json.dumps(said, separators=(",", ":")).encode())
-        return payload + b"." + self._signature(payload, request).encode()
+        return payload + b"." + _signature(self._signer, payload, request)
+
+    def is_signed(self, text: bytes, request: Request) -> bool:
+        """Tell whether a daemon has made a pass for a request, whatever its time and for whichever daemon."""
+        payload, _, signature = text.rpartition(b".")
+        if len(text) > _LONGEST:
+            return False
+        signers = [signer for signer in (self._signer, self._signer.former()) if signer]
+        return any(hmac.compare_digest(_signature(signer, payload, request), signature) for signer in signers)
 
     def read(self, text: bytes, request: Request, daemon: str, now: int) -> Origin | None:
         """Return where a request came from; None where its pass is not for this request, this daemon or this time."""
-        payload, _, signature = text.rpartition(b".")
-        if len(text) > _LONGEST or not hmac.compare_digest(self._signature(payload, request).encode(), signature):
+        if not self.is_signed(text, request):
             return None
-        said = json.loads(urlsafe_b64decode(payload))
+        said = json.loads(urlsafe_b64decode(text.rpartition(b".")[0]))
         if said.pop("to") != daemon or abs(now - said.pop("at")) > GOOD_MILLISECONDS:
             return None
         return Origin(**said)
 
-    def _signature(self, payload: bytes, request: Request) -> str:
-        lines = [payload, request.method.encode(), request.target.encode("utf-8", "surrogatepass")]
-        lines += [name + b": " + value for name, value in request.passed()]
-        return self._signer.sign(b"\n".join(lines))
+
+def _signature(signer: Signer, payload: bytes, request: Request) -> bytes:
+    lines = [payload, request.method.encode(), request.target.encode("utf-8", "surrogatepass")]
+    lines += [name + b": " + value for name, value in request.passed()]
+    return signer.derived(_PURPOSE).sign(b"\n".join(lines)).encode()
