@@ -15,8 +15,11 @@ run: install ## start the server on port 9000, in the foreground, with its store
 test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest
 
+# what depends on the engine; CEPH=tests runs whatever uses a bucket
+CEPH ?= tests/blobs tests/api tests/bad_days tests/test_removals.py
+
 test-ceph: $(VENV)/.dev ## run the tests about buckets on Ceph (needs ceph-mon, ceph-osd, ceph-common, radosgw)
-	TEST_S3=ceph $(BIN)/python -m pytest -m bucket -n 2
+	TEST_S3=ceph $(BIN)/python -m pytest -m bucket -n 2 $(CEPH)
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .

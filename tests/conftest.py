@@ -22,7 +22,7 @@ EVERYTHING = bool(os.environ.get("TEST_EVERYTHING"))
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C through to commands under test: a job in the background of a script would pass on that it is ignored."""
+    """Let Ctrl-C through to commands under test: a job in the background of a script has it ignored, and all below."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -63,7 +63,7 @@ class Daemon:
         self.log = store.parent / f"{store.name}.log"
         self.url = ""
 
-    def start(self, timeout: float = 20) -> "Daemon":
+    def start(self, timeout: float = 60) -> "Daemon":
         """Start it and wait until it answers."""
         command = [sys.executable, "-m", "filestored", "run", "--host", "127.0.0.1", "--port", "0"]
         with self.log.open("ab") as log:

@@ -104,7 +104,7 @@ def test_permissions_read_back_what_they_spell(text: str) -> None:
 
 
 def test_a_principal_of_a_link_reads_one_file_and_nothing_else() -> None:
-    principal = by_link(Digest("ab" * 32))
+    principal = by_link(Digest("ab" * 32), 1_000)
     principal.require_reading(Digest("ab" * 32))
     with pytest.raises(Forbidden):
         principal.require_reading(Digest("cd" * 32))

@@ -23,8 +23,8 @@ from filestored.catalogue.catalogue import Catalogue
 from filestored.daemon import LastStart, StoreLock, find_holder, running_pid
 from filestored.digest import Algorithm
 from filestored.errors import StartError
-from filestored.supervision import Respawned
 from filestored.settings import load
+from filestored.supervision import Respawned
 from tests.conftest import Daemon, StartDaemon, require_program
 from tests.processes import wait_until, worker_pids
 

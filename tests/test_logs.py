@@ -153,6 +153,17 @@ def test_granians_chatter_is_debug_and_its_complaints_are_not(tmp_path: Path) ->
     assert [line.split(" ", 1)[1] for line in file.read_text().splitlines()] == ["DEBUG chatter", "ERROR complaint"]
 
 
+def test_addresses_that_libraries_ask_at_are_in_no_log(tmp_path: Path) -> None:
+    configure("trace", "text", tmp_path / "log")
+    for name in ("httpx", "httpcore", "httpcore.http11"):
+        logging.getLogger(name).info("DELETE http://host/key?X-Amz-Signature=secret")
+        logging.getLogger(name).debug("DELETE http://host/key?X-Amz-Signature=secret")
+        logging.getLogger(name).warning("something is wrong")
+    text = (tmp_path / "log").read_text()
+    assert "secret" not in text
+    assert text.count("something is wrong") == 3
+
+
 def test_an_error_is_told_with_its_trace_and_quotes_no_line_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "x.log"
     configure("info", "text", file)

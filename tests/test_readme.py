@@ -14,10 +14,15 @@ import pytest
 
 from tests.conftest import StartDaemon, require_program
 from tests.postgres import Database
+from tests.processes import wait_until
 from tests.s3 import Bucket, free_ports
 
 ROOT = Path(__file__).parent.parent
 
+LONGEST_SECONDS = 280
+"""For the commands of a block, each of which starts a program of its own, on a machine that does other things too."""
+
+pytestmark = pytest.mark.timeout(LONGEST_SECONDS + 20)
 
 BOTH = pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
 
@@ -32,7 +37,7 @@ def run_block(block: str, folder: Path, port: int, command: str = "", **environm
     """Run commands in a folder, and return what they print."""
     script = block.replace("localhost:9000", f"localhost:{port}").replace(".venv/bin/filestored", command)
     ended = subprocess.run(
-        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=110,
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=LONGEST_SECONDS,
         env={**os.environ, "no_proxy": "*", "FILESTORED_PORT": str(port), "XDG_STATE_HOME": str(folder), **environment},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -129,20 +134,7 @@ def test_a_cluster_works_as_written(
     disk = start_daemon("--anonymous", "full", store=tmp_path / "store")
     moved = httpx.post(disk.url, content=b"on the disk", params={"name": "old.txt"}).text
     (tmp_path / "README.md").write_text("read me")
-    one, two = free_ports(2)
-    own = {
-        "=KEY": f"={bucket.server.key}",
-        "=SECRET": f"={bucket.server.secret}",
-        "https://s3.example": bucket.server.endpoint,
-        "s3://bucket/files": bucket.url,
-        "postgresql://filestored:PASSWORD@db.example/filestored": f"'{database.url}'",
-        "9001": str(one),
-        "9002": str(two),
-    }
-    script = running + moving
-    for written, real in own.items():
-        assert written in script
-        script = script.replace(written, real)
+    script = in_cluster(running + moving, bucket, database)
     try:
         printed = run_block(script, tmp_path, 0, f"{sys.executable} -m filestored", XDG_STATE_HOME=str(tmp_path))
     finally:
@@ -153,6 +145,52 @@ def test_a_cluster_works_as_written(
     assert re.search(r"copied: 1 blobs, 11 bytes; .*failed: 0", printed)
     assert "verified: 1 blobs, 11 bytes; damaged: 0" in printed
     assert bucket.blob(moved) == b"on the disk"
+    # there was a token first
+    assert "links apart: " in printed
+
+
+@BOTH
+def test_links_move_into_a_cluster_that_is_new_as_written(
+    start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path, name: str
+) -> None:
+    running, moving = blocks_of(name, 10)
+    starting = re.findall(r"^export .*|^\S+ start .*", running, re.MULTILINE)[:4]
+    (copying,) = re.findall(r"^\S+ copy-store .*", moving, re.MULTILINE)
+    disk = start_daemon("--anonymous", "full", store=tmp_path / "store")
+    moved = httpx.post(disk.url, content=b"on the disk", params={"name": "old.txt"}).text
+    link = httpx.URL(httpx.post(f"{disk.url}/v1/files/{moved}/link", json={"expires_in": "1h"}).json()["url"])
+    command = f"{sys.executable} -m filestored"
+    script = in_cluster("\n".join([*starting, copying]), bucket, database)
+    # so that only the link opens the file
+    script = script.replace(" --port", " --anonymous none --port")
+    try:
+        printed = run_block(script, tmp_path, 0, command, XDG_STATE_HOME=str(tmp_path))
+        assert "links apart" not in printed
+        for spool in ("one", "two"):
+            url = (tmp_path / spool / ".filestored" / "daemon.pid").read_text().split()[1]
+            assert wait_until(lambda at=url: httpx.get(at + link.raw_path.decode()).text == "on the disk")  # type: ignore[misc]
+            assert httpx.get(f"{url}/{moved}").status_code == 401
+    finally:
+        for spool in ("one", "two"):
+            kill_daemon(tmp_path / spool)
+
+
+def in_cluster(script: str, bucket: Bucket, database: Database) -> str:
+    """Put the real places where the commands for a cluster have others."""
+    one, two = free_ports(2)
+    own = {
+        "=KEY": f"={bucket.server.key}",
+        "=SECRET": f"={bucket.server.secret}",
+        "https://s3.example": bucket.server.endpoint,
+        "s3://bucket/files": bucket.url,
+        "postgresql://filestored:PASSWORD@db.example/filestored": f"'{database.url}'",
+        "9001": str(one),
+        "9002": str(two),
+    }
+    for written, real in own.items():
+        assert written in script
+        script = script.replace(written, real)
+    return script
 
 
 def kill_daemon(spool: Path) -> None:

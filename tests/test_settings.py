@@ -84,6 +84,24 @@ def test_paths_are_absolute_and_those_of_the_file_begin_beside_it(
     assert load({}, {}).settings.store == tmp_path / "here" / "store"
 
 
+def test_addresses_that_are_in_order_are_taken() -> None:
+    for endpoint in (
+        "http://127.0.0.1:10000/devstoreaccount1",
+        "https://s3.example",
+        "http://[::1]:1",
+        "http://a_b:65535",
+    ):
+        assert load({"bucket_endpoint": endpoint}, {}).settings.bucket_endpoint == endpoint
+    for url in ("http://host", "https://[2001:db8::1]:9000", "http://192.0.2.1:1", "http://xn--e1afmkfd.example:80"):
+        assert load({"peer_url": url}, {}).settings.peer_url == url
+
+
+@pytest.mark.parametrize("text", ["0.0", "0", '"0s"', '"0"'])
+def test_no_delay_is_spelled_in_every_way(tmp_path: Path, text: str) -> None:
+    file = _write(tmp_path / "f.toml", f"stop-delay = {text}\n")
+    assert load({"config": file}, {}).settings.stop_delay == 0.0
+
+
 def test_settings_survive_the_way_to_a_worker() -> None:
     settings = load({"port": "1", "hash": "sha1"}, {}).settings
     assert pickle.loads(pickle.dumps(settings)) == settings
@@ -125,7 +143,28 @@ def test_an_unknown_variable_is_a_warning_and_those_of_the_client_are_known() ->
         ("store", "s3://bucket/x?versions", "without ?"),
         ("spool", "s3://bucket/x", "a local folder"),
         ("bucket_endpoint", "host:9000", "http://HOST:PORT"),
+        ("bucket_endpoint", "http://127.0.0.1:99999", "http://HOST:PORT"),
+        ("bucket_endpoint", "http://host:0", "from 1 to 65535"),
+        ("bucket_endpoint", "http://host:", "from 1 to 65535"),
+        ("bucket_endpoint", "http://:::", "http://HOST:PORT"),
+        ("bucket_endpoint", "http://", "http://HOST:PORT"),
+        ("bucket_endpoint", "http://[x]:1/a", "http://HOST:PORT"),
+        ("bucket_endpoint", "http://[::1]:1/a?b=c#d", "plain path"),
+        ("bucket_endpoint", "http://h:1/u:secretpw@", "plain path"),
+        ("bucket_endpoint", "http://u:pw@h", "plain path"),
+        ("bucket_endpoint", "http://1.2.3.400:1", "http://HOST:PORT"),
+        ("bucket_endpoint", "http://xn--zzzzzzz99999999:1", "http://HOST:PORT"),
         ("bucket_region", "a\nb", "visible ASCII"),
+        ("bucket_region", "a b c", "visible ASCII"),
+        ("peer_url", "http://host:99999", "http://HOST:PORT"),
+        ("peer_url", "http://[::::]:1", "http://HOST:PORT"),
+        ("peer_url", "http://...:80", "http://HOST:PORT"),
+        ("peer_url", "http://0.0.0.0:80", "of this machine alone"),
+        ("peer_url", "http://[::]:80", "of this machine alone"),
+        ("peer_url", "http://host:80/x", "of this machine alone"),
+        ("peer_url", "host:80", "http://HOST:PORT"),
+        ("accel_redirect", "/a/../b", "a path such as /stored"),
+        ("accel_redirect", "/a/./b", "a path such as /stored"),
         ("bucket_path_style", "maybe", "auto, yes, no"),
         ("catalogue", "postgresql+psycopg://x/y", "postgresql://USER"),
         ("catalogue", "names.db", "sqlite:///PATH"),

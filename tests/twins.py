@@ -52,6 +52,11 @@ class Twins:
         """Return the removals that are not over, and when each was sent."""
         return [(digest, sent_at) for digest, sent_at in self.database.execute("SELECT digest, sent_at FROM removals")]
 
+    def expire(self, digest: str) -> None:
+        """Make a file that ends at some time end now."""
+        ends = "UPDATE files SET expires_at = created_at + 1 WHERE digest = %s AND expires_at IS NOT NULL RETURNING id"
+        assert self.database.execute(ends, digest)
+
     def age_removals(self, *, at_least: int = 0) -> None:
         """Make removals that were sent ``at_least`` so many milliseconds ago as old as if a minute had passed."""
         self.database.execute(

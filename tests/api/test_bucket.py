@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from filestored.client import Client
 from tests.blobs.requests import Counter
 from tests.conftest import Daemon, StartDaemon
 from tests.processes import wait_until
@@ -159,8 +160,20 @@ def test_while_the_bucket_does_not_answer_nothing_hangs_and_nothing_is_said_to_b
             assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
         # what the catalogue knows is told as ever
         assert len(httpx.get(f"{daemon.url}/v1/files").json()["files"]) == 2
+        answer = httpx.get(f"{daemon.url}/readyz", timeout=60)
+        assert (answer.status_code, answer.json()["fault"]) == (503, "store")
+    assert wait_until(lambda: httpx.get(f"{daemon.url}/readyz", timeout=60).status_code == 200, seconds=60)
+    assert "the store answers again" in daemon.read_log()
     assert wait_until(lambda: httpx.get(f"{daemon.url}/{small}", timeout=60).content == b"not asked for yet")
     assert httpx.get(f"{daemon.url}/{digest}", timeout=60).content == LARGE
+
+
+def test_nobody_knows_how_much_is_free_in_a_bucket(client: httpx.Client) -> None:
+    assert client.get("/v1/stats").json()["free"] is None
+    metrics = client.get("/metrics").text
+    assert "# HELP filestored_free_bytes Bytes free on the disk of the store, or of the spool." in metrics
+    with Client(str(client.base_url)) as files:
+        assert files.stats().free is None
 
 
 @pytest.fixture

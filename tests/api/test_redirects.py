@@ -1,15 +1,23 @@
 """``--redirect-downloads``: who may have a file is said here, and then the bucket sends it."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from filestored.access import Permission, new_token
+from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.records import now_milliseconds
 from filestored.client import Client
+from filestored.digest import Digest
+from filestored.signing import KEY_NOTE, Signer
 from tests.conftest import Daemon, StartDaemon
+from tests.processes import wait_until
 from tests.s3 import Bucket
 from tests.tokens import bearer
 
@@ -136,6 +144,27 @@ def test_an_address_ends_with_the_file(redirecting: Daemon) -> None:
     assert int(location.params["X-Amz-Expires"]) <= 20
     lasting = httpx.URL(httpx.get(f"{redirecting.url}/{store(redirecting, PAGE)}", timeout=60).headers["location"])
     assert int(lasting.params["X-Amz-Expires"]) == 60
+
+
+def test_an_address_ends_with_the_link_or_the_token_that_let_in(start: StartDaemon, bucket: Bucket) -> None:
+    daemon = start("--redirect-downloads", "--anonymous", "full")
+    digest = store(daemon)
+
+    def life(path: str, headers: dict[str, str] | None = None) -> int:
+        answer = httpx.get(f"{daemon.url}{path}", headers=headers, timeout=60)
+        assert answer.status_code == 307, answer.text
+        return int(httpx.URL(answer.headers["location"]).params["X-Amz-Expires"])
+
+    with contextlib.closing(Catalogue(daemon.store / ".filestored" / "catalogue.sqlite3", durable=False)) as catalogue:
+        text, record = new_token("ann", Permission.READ, now_milliseconds(), expires_at=now_milliseconds() + 30_000)
+        signer = Signer(catalogue.note(KEY_NOTE) or "")
+        with catalogue.transaction() as transaction:
+            assert transaction.add_token(record)
+    link = signer.link_path(Digest(digest), None, int(time.time()) + 20)
+    assert life(link) <= 20
+    assert life(signer.link_path(Digest(digest), None, int(time.time()) + 3600)) == 60
+    assert wait_until(lambda: httpx.get(f"{daemon.url}/v1/caller", headers=bearer(text)).status_code == 200)
+    assert life(f"/{digest}", bearer(text)) <= 30
 
 
 def test_the_client_follows(redirecting: Daemon, tmp_path: Path) -> None:

@@ -171,3 +171,16 @@ def test_a_daemon_that_is_killed_while_it_removes_leaves_the_rest_to_the_others(
     assert upload(other).status_code == 200
     assert httpx.get(f"{other.url}/{digest}").content == BODY
     twins.require_agreement()
+
+
+def test_that_a_removal_is_sent_survives_a_power_cut_also_where_uploads_need_not(twins: Twins) -> None:
+    daemon = twins.start("relaxed", "--durability", "relaxed")
+    twins.database.execute("CREATE TABLE seen (level text)")
+    twins.database.execute(
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NEW; END$$"
+    )
+    twins.database.execute("CREATE TRIGGER see AFTER UPDATE OF sent_at ON removals FOR EACH ROW EXECUTE FUNCTION see()")
+    assert upload(daemon).status_code == 200
+    assert httpx.delete(f"{daemon.url}/{sha256(BODY)}", timeout=60).status_code == 200
+    assert twins.database.execute("SELECT DISTINCT level FROM seen") == [("on",)]

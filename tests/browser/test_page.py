@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -35,6 +36,7 @@ from tests.collection import Made, picture, text
 from tests.conftest import StartDaemon
 from tests.processes import wait_until
 from tests.proxy import proxy_before
+from tests.s3 import Bucket
 from tests.tokens import bearer, make_token
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
@@ -94,6 +96,20 @@ class TestTheList:
         storage = page.get_by_role("group", name="Storage")
         expect(storage).to_contain_text(re.compile(rf"{len(library.files)} files .* used .* free"))
         expect(storage.get_by_role("meter", name="Storage used")).to_be_visible()
+
+    def test_says_nothing_of_free_space_in_a_bucket(
+        self, page: Page, start_daemon: StartDaemon, bucket: Bucket, tmp_path: Path
+    ) -> None:
+        spool = tmp_path / "spool"
+        daemon = start_daemon(
+            "--store", bucket.url, "--spool", str(spool), "--workers", "1", store=spool, env=bucket.env
+        )
+        assert httpx.post(daemon.url, content=b"x" * 2048, timeout=60).status_code == 200
+        page.goto(daemon.url)
+        storage = page.get_by_role("group", name="Storage")
+        expect(storage).to_contain_text(re.compile("1 file .* used"))
+        expect(storage).not_to_contain_text("free")
+        expect(storage.get_by_role("meter")).to_be_hidden()
 
     def test_finds_by_a_part_of_the_name(self, page: Page, library: Library) -> None:
         page.goto(library.url)

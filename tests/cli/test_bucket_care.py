@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -165,14 +164,14 @@ def test_reindex_beside_daemons_names_what_nobody_does_but_not_what_is_going(twi
 def test_gc_ends_what_has_expired_and_carries_out_removals(twins: Twins, tmp_path: Path) -> None:
     daemon = twins.start("one")
     upload(daemon, BODIES[0])
-    upload(daemon, BODIES[1], expires_in="3")
+    ended = upload(daemon, BODIES[1], expires_in="1h")
     assert daemon.stop() == 0
+    twins.expire(ended)
     lay(twins, sha256(BODIES[2]), BODIES[2])
     twins.database.execute("INSERT INTO removals (digest) VALUES (%s)", sha256(BODIES[2]))
-    time.sleep(3)
-    ended = run(twins, tmp_path / "one", "gc", "--json")
-    (done,) = ended.json()
-    assert (ended.status, done["files"], done["blobs"], done["freed_bytes"]) == (0, 1, 2, 370_000)
+    cared = run(twins, tmp_path / "one", "gc", "--json")
+    (done,) = cared.json()
+    assert (cared.status, done["files"], done["blobs"], done["freed_bytes"]) == (0, 1, 2, 370_000)
     assert twins.blobs() == {sha256(BODIES[0])}
     twins.require_agreement()
 
@@ -203,8 +202,9 @@ def test_what_expires_while_the_object_store_is_away_is_not_served_and_removed_a
 ) -> None:
     twins = Twins(Bucket(own_s3), database, start_daemon, tmp_path)
     daemon = twins.start("one")
-    digest = upload(daemon, BODIES[0], expires_in="5")
+    digest = upload(daemon, BODIES[0], expires_in="1h")
     own_s3.kill()
+    twins.expire(digest)
     assert wait_until(lambda: twins.rows() == {}, seconds=40)
     assert httpx.get(f"{daemon.url}/{digest}", timeout=60).status_code in (404, 503)
     own_s3.start()

@@ -1,5 +1,6 @@
 """Commands on a store in a bucket: how they find it, and that each mistake is told in one line."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from filestored.daemon import Holder, running
 from tests.cli.calling import Ended, Shell
 from tests.conftest import Daemon, StartDaemon, require_program
+from tests.postgres import Database
+from tests.processes import wait_until
 from tests.s3 import Bucket, free_ports, not_on_ceph
 
 QUIET = ("--host", "127.0.0.1", "--port", "0", "--workers", "1")
@@ -199,3 +202,97 @@ def test_a_misspelled_bucket_does_not_become_a_store_by_a_command(shell: Shell, 
     ended = shell.run("scrub", "--store", f"s3://{bucket.name}/fiels", "--spool", "fresh", env=bucket.env)
     assert (ended.status, "is no store" in ended.said) == (1, True)
     assert bucket.server.get(bucket.name, "fiels/.filestored/format.json") is None
+
+
+def test_tokens_are_seen_and_revoked_while_the_bucket_is_away(
+    shell: Shell, bucket: Bucket, daemon_of_bucket: Daemon
+) -> None:
+    env = bucket.server.variables()
+    spool = ["--spool", str(daemon_of_bucket.store)]
+    token = shell.done("token", "create", "anna", "--permissions", "read", *spool, env=env).strip()
+    (port,) = free_ports(1)
+    away = [*spool, "--bucket-endpoint", f"http://127.0.0.1:{port}"]
+    listed = shell.run("token", "list", *away, env=env)
+    assert (listed.status, "anna" in listed.output) == (0, True), listed
+    assert f"http://127.0.0.1:{port} cannot be reached" in listed.said
+    assert shell.run("token", "create", "bert", "--permissions", "read", *away, env=env).status == 0
+    assert shell.run("token", "revoke", "anna", *away, env=env).output == "revoked: anna\n"
+    headers = {"authorization": f"Bearer {token}"}
+    assert wait_until(lambda: httpx.get(f"{daemon_of_bucket.url}/v1/files", headers=headers).status_code == 401)
+    # what is about blobs is not done without them
+    assert shell.run("scrub", *away, env=env).status == 1
+
+
+def test_a_command_that_is_refused_leaves_no_spool_behind(
+    shell: Shell, bucket: Bucket, daemon_of_bucket: Daemon, database: Database
+) -> None:
+    env = bucket.server.variables()
+    before = {path.name for path in shell.folder.iterdir()}
+    place = ["--spool", "fresh", "--bucket-endpoint", bucket.server.endpoint]
+    ended = shell.run("token", "list", "--store", f"s3://{bucket.name}/fiels", *place, env=env)
+    assert (ended.status, "is no store" in ended.said) == (1, True), ended
+    kept = f"the bucket {bucket.url} is kept by another catalogue"
+    place += ["--store", bucket.url]
+    for words in (["token", "list"], ["token", "create", "x", "--permissions", "read"], ["scrub"], ["import", "."]):
+        ended = shell.run(*words, *place, env=env)
+        assert (ended.status, kept in ended.said) == (1, True), ended
+    for catalogue in ([], ["--catalogue", database.url]):
+        for command in ("start", "run"):
+            ended = shell.run(command, *QUIET, *place, *catalogue, env=env)
+            assert (ended.status, kept in ended.said) == (1, True), ended
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    assert database.server.execute(database.name, tables) == []
+    assert {path.name for path in shell.folder.iterdir()} == before
+
+
+def test_a_restart_that_cannot_succeed_stops_nothing(shell: Shell, bucket: Bucket) -> None:
+    env = bucket.server.variables()
+    place = ["--store", bucket.url, "--spool", "mine", "--bucket-endpoint", bucket.server.endpoint]
+    try:
+        shell.done("start", *QUIET, *place, env=env)
+        pid = holder_of(shell.folder / "mine").pid
+        for words, told in (
+            (["--store", f"s3://{bucket.name}/other"], "is the spool of"),
+            (["--store", "s3://nowhere-to-be/x"], "is the spool of"),
+            (["--bucket-region", "eu-west-1", "--bucket-endpoint", "http://nowhere.invalid"], "cannot be reached"),
+            (["--accel-redirect", "/x"], "--accel-redirect needs a store that is a folder"),
+            (["--catalogue", f"sqlite:///{shell.folder}/empty.sqlite3"], "is kept by another catalogue"),
+        ):
+            ended = shell.run("restart", "--spool", "mine", *words, env=env)
+            assert ended.status in (1, 2), ended
+            assert told in ended.said
+            assert holder_of(shell.folder / "mine").pid == pid
+        assert not (shell.folder / "empty.sqlite3").exists()
+    finally:
+        shell.run("stop", "--spool", "mine")
+
+
+def test_an_endpoint_of_the_environment_is_named(shell: Shell, bucket: Bucket) -> None:
+    (port,) = free_ports(1)
+    env = {**bucket.server.variables(), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    assert f"http://127.0.0.1:{port} cannot be reached: connection refused" in refused(
+        shell, "--store", bucket.url, env=env
+    )
+
+
+def test_a_spool_that_is_not_there_is_told_by_its_own_option(shell: Shell) -> None:
+    for words in (["token", "list"], ["token", "create", "anna", "--permissions", "read"]):
+        ended = shell.run(*words, "--spool", "nowhere")
+        assert ended.status == 1
+        assert "there is no spool at" in ended.said
+        assert "--spool" in ended.said
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_the_settings_show_what_commands_know_from_the_last_start(
+    shell: Shell, bucket: Bucket, daemon_of_bucket: Daemon
+) -> None:
+    shown = json.loads(shell.done("config", "--json", "--spool", str(daemon_of_bucket.store)))
+    assert shown["bucket_endpoint"] == {"value": bucket.server.endpoint, "origin": "last start"}
+    assert shown["store"]["origin"] == "last start"
+    assert shown["spool"]["origin"] == "flag"
+    lines = shell.done("config", "--spool", str(daemon_of_bucket.store)).splitlines()
+    assert next(line.split() for line in lines if line.startswith("store ")) == ["store", bucket.url, "last", "start"]
+    # what is given counts
+    given = json.loads(shell.done("config", "--json", "--spool", str(daemon_of_bucket.store), "--store", "here"))
+    assert given["store"]["origin"] == "flag"

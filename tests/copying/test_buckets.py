@@ -34,6 +34,11 @@ class Filled:
         unnamed.parent.mkdir(exist_ok=True)
         unnamed.write_bytes(b"nobody knows")
 
+    def link(self, body: bytes) -> str:
+        """Return the path of a link to a file of the first owner."""
+        made = httpx.post(f"{self.url}/v1/files/{sha256(body)}/link", headers=self.anna, json={}, timeout=60)
+        return str(made.json()["url"]).removeprefix(self.url)
+
     def put(self, body: bytes, name: str, headers: dict[str, str] | None = None) -> None:
         """Upload a file, by default of the first owner."""
         answer = httpx.post(self.url, content=body, params={"name": name}, headers=headers or self.anna, timeout=60)
@@ -56,6 +61,8 @@ def test_moving_from_disk_to_bucket_beside_a_daemon(
 ) -> None:
     spool = tmp_path / "spool"
     target = on_bucket(start_daemon, bucket, spool, "--catalogue", database.url)
+    link = source.link(b"hers")
+    assert httpx.get(target.url + link, timeout=60).status_code == 403
     flags = ("--to-spool", str(spool))
     summary, findings = copy(source.store, bucket.url, *flags, env=bucket.env)
     assert (summary["copied"], summary["failed"], summary["tokens"], summary["has_key"]) == (4, 0, 2, True)
@@ -64,6 +71,7 @@ def test_moving_from_disk_to_bucket_beside_a_daemon(
     listed = httpx.get(f"{target.url}/v1/files", headers=source.anna, timeout=60).json()["files"]
     assert {file["name"] for file in listed} == {"hers.txt", "big"}
     assert httpx.get(f"{target.url}/{sha256(BIG)}", headers=source.anna, timeout=60).content == BIG
+    assert httpx.get(target.url + link, timeout=60).content == b"hers"
     # again, and only what is new goes over
     source.put(b"later", "later.txt")
     summary, _ = copy(source.store, bucket.url, *flags, env=bucket.env)
@@ -133,10 +141,14 @@ def test_a_bucket_that_cannot_be_copied_is_one_clear_line_and_left_alone(
     source: Filled, bucket: Bucket, database: Database, tmp_path: Path
 ) -> None:
     to = tmp_path / "to"
+    assert f"there is no store at {bucket.url}" in refusal(bucket.url, to, env=bucket.env)
+    assert not to.exists()
     # nothing makes a store of what is only read
+    bucket.server.put(bucket.name, f"files/{sha256(b'lone')[:2]}/{sha256(b'lone')}", b"lone")
     summary, _ = copy(bucket.url, to, env=bucket.env)
-    assert summary["copied"] == 0
+    assert summary["copied"] == 1
     assert bucket.get(".filestored/format.json") is None
+    bucket.server.delete(bucket.name, f"files/{sha256(b'lone')[:2]}/{sha256(b'lone')}")
     copy(source.store, bucket.url, "--to-spool", str(tmp_path / "spool"), env=bucket.env)
     assert "--from-catalogue" in refusal(bucket.url, tmp_path / "x", env=bucket.env)
     other = source.store / ".filestored" / "catalogue.sqlite3"
@@ -148,6 +160,12 @@ def test_a_bucket_that_cannot_be_copied_is_one_clear_line_and_left_alone(
         source.store, bucket.url, "--to-spool", str(tmp_path / "y"), "--to-catalogue", database.url, env=bucket.env
     )
     assert "another catalogue" in told
+    assert "--to-catalogue" in told
+    assert not (tmp_path / "y").exists()
+    for option in ("--to-spool", "--from-region"):
+        told = refusal(source.store, tmp_path / "z", option, "x", env=bucket.env)
+        assert f"{option} is for a bucket" in told
+    assert not (tmp_path / "z").exists()
     assert not (tmp_path / "x").exists()
 
 

@@ -18,11 +18,11 @@ DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 _TEMPORARY = "".join(f"{name}_temp_path {name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
 
 
-def addressed(text: str, *daemons: str) -> str:
-    """Put the addresses of daemons in the places of the names ``one`` and ``two``."""
-    for name, url in zip(("one", "two"), daemons, strict=False):
-        assert f"{name}:9000" in text
-        text = text.replace(f"{name}:9000", url.removeprefix("http://"))
+def addressed(text: str, places: tuple[str, ...], *daemons: str) -> str:
+    """Put the addresses of daemons in the places of those that are written."""
+    for place, url in zip(places, daemons, strict=True):
+        assert text.count(place) == 1, place
+        text = text.replace(place, url.removeprefix("http://"))
     return text
 
 

@@ -20,6 +20,10 @@ from tests.s3 import Bucket, free_ports
 
 BODY = os.urandom(9_000_000)
 
+NAMES = ("one:9000", "two:9000")
+NUMBERS = ("10.89.7.11:9000", "10.89.7.12:9000")
+"""What the daemons are called in compose.yaml, and their addresses there."""
+
 
 class RunProxy(Protocol):
     """Runs a proxy before the daemons of two addresses."""
@@ -29,11 +33,11 @@ class RunProxy(Protocol):
 
 
 def run_nginx(folder: Path, *daemons: str) -> AbstractContextManager[str]:
-    return nginx(folder, addressed((DEPLOY / "cluster" / "nginx.conf").read_text(), *daemons))
+    return nginx(folder, addressed((DEPLOY / "cluster" / "nginx.conf").read_text(), NUMBERS, *daemons))
 
 
 def run_caddy(folder: Path, *daemons: str) -> AbstractContextManager[str]:
-    return caddy(folder, addressed((DEPLOY / "cluster" / "Caddyfile").read_text(), *daemons))
+    return caddy(folder, addressed((DEPLOY / "cluster" / "Caddyfile").read_text(), NAMES, *daemons))
 
 
 BOTH = pytest.mark.parametrize("run_proxy", [run_nginx, run_caddy])

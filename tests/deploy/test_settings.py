@@ -1,8 +1,11 @@
 """What lies in deploy/cluster names only settings, addresses and values that there are."""
 
 import re
+import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from filestored.settings import Settings, describe_all, load
 from tests.conftest import require_program
 from tests.deploy.proxies import DEPLOY
 
+ROOT = DEPLOY.parent
 CLUSTER = DEPLOY / "cluster"
 VARIABLES = {setting.variable for setting in describe_all()}
 OF_OBSTORE = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
@@ -76,6 +80,70 @@ def test_compose_names_nothing_that_is_not_there() -> None:
         assert set(service.get("depends_on", {})) <= set(told["services"])
     used = set(re.findall(r"\$\{(\w+)", (CLUSTER / "compose.yaml").read_text()))
     assert used == set(re.findall(r"^(\w+)=", (CLUSTER / "README.md").read_text(), re.MULTILINE))
+
+
+def test_the_proxies_know_the_daemons_where_compose_puts_them() -> None:
+    services = compose()["services"]
+    daemons = {name: each for name, each in services.items() if each["image"] == "filestored:latest"}
+    port = settings_of(daemons["one"]["environment"]).port
+    addresses = {each["networks"]["inside"]["ipv4_address"] for each in daemons.values()}
+    (network,) = compose()["networks"]["inside"]["ipam"]["config"]
+    for address in {*addresses, services["proxy"]["networks"]["inside"]["ipv4_address"]}:
+        assert ip_address(address) in ip_network(network["subnet"])
+        # what is given out to others
+        assert ip_address(address) not in ip_network(network["ip_range"])
+    # names would be looked up at its start only
+    servers = re.findall(r"^ +server (\S+) ", (CLUSTER / "nginx.conf").read_text(), re.MULTILINE)
+    assert sorted(servers) == sorted(f"{address}:{port}" for address in addresses)
+    assert set(services["proxy"]["depends_on"]) == set(daemons)
+    (line,) = re.findall(r"^\treverse_proxy (.*) {$", (CLUSTER / "Caddyfile").read_text(), re.MULTILINE)
+    assert line.split() == [f"{name}:{port}" for name in daemons]
+
+
+def instructions() -> list[tuple[str, list[str]]]:
+    """Return what the Dockerfile has done, each with its words."""
+    text = (CLUSTER / "Dockerfile").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split()[0], shlex.split(line)[1:]) for line in lines]
+
+
+def test_the_image_is_built_of_what_there_is() -> None:
+    told = instructions()
+    # a file comes to where a folder is named, a folder takes that name
+    copied = {Path(words[-1]) / (Path(source).name if words[-1].endswith("/") else ""): ROOT / source
+              for name, words in told if name == "COPY" for source in words[:-1]}  # fmt: skip
+    assert all(source.exists() for source in copied.values())
+    commands = [words for name, words in told if name == "RUN"]
+    (listed,) = [Path(words[words.index("--requirement") + 1]) for words in commands if "--requirement" in words]
+    assert copied[listed] == ROOT / "requirements" / "run.txt"
+    (installed,) = [re.fullmatch(r"(.*)\[(.*)\]", word) for words in commands for word in words if "[" in word]
+    assert installed is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert installed[2] in project["optional-dependencies"]
+    # all that building it reads
+    for name in ("pyproject.toml", "src", project["readme"], *project["license-files"]):
+        assert copied[Path(installed[1]) / name] == ROOT / name
+
+
+def test_the_image_runs_as_a_user_of_its_own_who_has_the_spool() -> None:
+    told = dict(instructions())
+    user = told["USER"][0]
+    (pod,) = [each["spec"]["template"]["spec"] for each in kubernetes()["StatefulSet"]]
+    assert user == f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
+    made = " ".join(word for name, words in instructions() if name == "RUN" for word in words)
+    for number in user.split(":"):
+        assert re.search(rf"--[ug]id {number}\b", made)
+    assert re.search(r"install --directory --owner=filestored --group=filestored --mode=0700 /spool$", made)
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert 'ENTRYPOINT ["filestored"]\n' in text
+    assert 'CMD ["run"]\n' in text
+    services = compose()["services"].values()
+    for service in services:
+        if "build" in service:
+            assert (CLUSTER / service["build"]["context"]).resolve() == ROOT
+            assert (ROOT / service["build"]["dockerfile"]).resolve() == CLUSTER / "Dockerfile"
+            assert "entrypoint" not in service
+    assert {service["image"] for service in services if "build" in service} == {"filestored:latest"}
 
 
 def test_the_engine_has_the_bucket_and_the_region_that_the_daemons_use() -> None:

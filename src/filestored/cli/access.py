@@ -13,7 +13,7 @@ from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import open_blobs
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord, now_milliseconds
-from filestored.cli.stores import change, find_place, find_store_folder, open_catalogue, store_options
+from filestored.cli.stores import adopt_store_folder, change, find_store_folder, open_catalogue, store_options
 from filestored.digest import Digest, parse_digest
 from filestored.errors import SettingsError, StartError
 from filestored.quantities import format_size, parse_duration, parse_size
@@ -41,9 +41,8 @@ def create(name: str, permissions: str, expires_in: str | None, quota: str | Non
     NAME is the owner of what is uploaded with it. A running daemon knows it within a second.
     """
     text, record = _make(name, permissions, expires_in, quota)
-    settings = find_place(flags)
-    folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
-    with open_catalogue(flags, folder) as catalogue:
+    folder = adopt_store_folder(flags)
+    with open_catalogue(flags, folder, needs_blobs=False) as catalogue:
         if not change(catalogue, folder, lambda transaction: transaction.add_token(record)):
             raise StartError(f"there is a token {name} already; revoke it first, or choose another name")
     renew_tokens(folder.shared_file)
@@ -84,7 +83,7 @@ def _seconds(expires_in: str) -> float:
 @store_options
 def list_tokens(as_json: bool, **flags: str | None) -> int:
     """Show what tokens there are, and how much each owner keeps."""
-    with open_catalogue(flags, find_store_folder(flags)) as catalogue:
+    with open_catalogue(flags, find_store_folder(flags), needs_blobs=False) as catalogue:
         rows = [(record, catalogue.usage(record.name).bytes) for record in catalogue.tokens()]
     if as_json:
         click.echo(json.dumps([_described(record, kept) for record, kept in rows], indent=2))
@@ -126,7 +125,7 @@ def _time(milliseconds: int) -> str:
 def revoke(name: str, **flags: str | None) -> int:
     """Make a token worthless, within a second and for ever. The files of its owner stay."""
     folder = find_store_folder(flags)
-    with open_catalogue(flags, folder) as catalogue:
+    with open_catalogue(flags, folder, needs_blobs=False) as catalogue:
         if not change(catalogue, folder, lambda transaction: transaction.remove_token(name)):
             raise StartError(f"there is no token {name}; see `filestored token list`")
         is_last = not catalogue.tokens()

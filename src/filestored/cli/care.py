@@ -188,7 +188,7 @@ def _opened(flags: Flags, *, take_over: bool = False) -> Iterator[tuple[StoreFol
 
     For ``take_over`` see ``recovery.claim``.
     """
-    folder = find_store_folder(flags)
+    folder = find_store_folder(flags, take_over=take_over)
     require_no_lost_catalogue(find_catalogue(flags, folder), folder)
     log_to_store(folder)
     with open_catalogue(flags, folder, take_over=take_over) as catalogue:

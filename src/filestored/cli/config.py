@@ -6,15 +6,19 @@ import os
 import click
 
 from filestored.cli.options import setting_options
+from filestored.cli.stores import recalled
 from filestored.settings import describe_all, load
 
 
-@click.command(epilog="It takes the options of start and run, to try them out.")
+@click.command(
+    epilog="It takes the options of start and run, to try them out. Where --spool alone names the store, what commands "
+    "on it know from its daemon's last start is shown, too."
+)
 @setting_options()
 @click.option("--json", "as_json", is_flag=True, help="print JSON, sizes in bytes and times in seconds")
 def config(as_json: bool, **flags: str | None) -> int:
     """Show the settings."""
-    loaded = load(flags, os.environ)
+    loaded = recalled(load(flags, os.environ))
     for warning in loaded.warnings:
         click.echo(f"filestored: {warning}", err=True)
     if as_json:

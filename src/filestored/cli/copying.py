@@ -1,9 +1,10 @@
-"""``copy-store``: one store into another, each a folder or a server, verified and resumable."""
+"""``copy-store``: one store into another, each a folder, a bucket or a server, verified and resumable."""
 
 import asyncio
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -17,7 +18,7 @@ import click
 from filestored import daemon
 from filestored.blobs.address import BucketAddress, is_bucket
 from filestored.blobs.layout import StoreFolder, is_laid_out_as_store
-from filestored.blobs.opening import adopt_blobs, open_blobs, read_mark
+from filestored.blobs.opening import adopt_blobs, has_blobs, open_blobs, read_mark
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.cli.stores import last_catalogue, open_filestore, require_owner
@@ -32,7 +33,7 @@ from filestored.copying.takeover import Access, TakeOver
 from filestored.digest import Algorithm
 from filestored.errors import FilestoredError, SettingsError, StartError
 from filestored.importing.underway import UnderWay
-from filestored.recovery import STORE_NOTE
+from filestored.recovery import STORE_NOTE, require_not_anew
 from filestored.settings import load_only
 
 if TYPE_CHECKING:
@@ -108,9 +109,9 @@ def copy_store(
     times, tokens, links. To and from a server, what HTTP allows.
     """
     source = _place(origin, from_token_file, "FILESTORED_FROM_TOKEN", from_catalogue)
-    source = _in_bucket(source, from_spool, from_endpoint, from_region)
+    source = _in_bucket(source, "from", from_spool, from_endpoint, from_region)
     sink = _place(target, to_token_file, "FILESTORED_TO_TOKEN", to_catalogue)
-    sink = _in_bucket(sink, to_spool, to_endpoint, to_region)
+    sink = _in_bucket(sink, "to", to_spool, to_endpoint, to_region)
     _require_apart(source, sink)
     work = _Work(source, sink, _Output(as_json), verify=verify)
     return asyncio.run(work.run())
@@ -130,9 +131,13 @@ def _place(said: str, token_file: Path | None, variable: str, catalogue: str | N
     return _Place(said, catalogue=catalogue)
 
 
-def _in_bucket(place: _Place, spool: Path | None, endpoint: str | None, region: str | None) -> _Place:
-    """Return a side with what there is to know of its bucket, if it is one. Raises SettingsError."""
+def _in_bucket(place: _Place, side: str, spool: Path | None, endpoint: str | None, region: str | None) -> _Place:
+    """Return a side, ``from`` or ``to``, with what there is to know of its bucket, if any. Raises SettingsError."""
     if not is_bucket(place.said):
+        given = {"spool": spool, "endpoint": endpoint, "region": region}
+        vain = next((name for name, value in given.items() if value is not None), None)
+        if vain is not None:
+            raise SettingsError(f"--{side}-{vain} is for a bucket, and {place.said} is none")
         return place
     said = {"store": place.said, "bucket_endpoint": endpoint, "bucket_region": region}
     settings = load_only(("store", "bucket_endpoint", "bucket_region", "bucket_path_style"), said, os.environ)
@@ -193,14 +198,16 @@ class _Work:
         return 0 if self._totals.is_all_well else 1
 
     async def _copy(self, held: ExitStack) -> bool:
-        origin = self._open_origin(held)
+        with _told_with_options_of("from"):
+            origin = self._open_origin(held)
         if self._sink.url is not None:
             ledger = held.enter_context(Ledger(self._ledger_path(state_folder().parent)))
             destination = self._server_destination(held, ledger)
             return await self._bring(origin, destination, ledger)
-        folder = self._target_folder(origin)
-        where = _catalogue_of(self._sink, folder)
-        filestore = held.enter_context(open_filestore({}, folder, where))
+        with _told_with_options_of("to"):
+            folder = self._target_folder(origin)
+            where = _catalogue_of(self._sink, folder)
+            filestore = held.enter_context(open_filestore({}, folder, where))
         catalogue = Catalogue(where, durable=True)
         held.callback(catalogue.close)
         ledger = held.enter_context(Ledger(self._ledger_path(folder.private)))
@@ -248,9 +255,12 @@ class _Work:
         """Open a bucket that is copied; without a spool that it has here, one that is gone afterwards."""
         mark = read_mark(bucket)
         algorithms = mark.known() if mark else []
-        spool = self._source.spool or Path(held.enter_context(TemporaryDirectory(prefix="filestored-"))) / "spool"
+        own = self._source.spool if mark else None
+        spool = own or Path(held.enter_context(TemporaryDirectory(prefix="filestored-"))) / "spool"
         folder = StoreFolder.find(spool, algorithms[-1] if algorithms else Algorithm.SHA256, bucket)
         if mark is None:
+            if not has_blobs(folder):
+                raise StartError(f"there is no store at {bucket}")
             return FolderOrigin(folder, None)
         if self._source.catalogue is None and self._source.spool is None:
             raise StartError(
@@ -299,6 +309,8 @@ class _Work:
         )
         require_owner(spool)
         mark = read_mark(bucket)
+        StoreFolder.require(spool, Algorithm.SHA256, bucket)
+        require_not_anew(bucket, _catalogue_of(self._sink, StoreFolder(spool, Algorithm.SHA256, bucket)))
         named = mark.known() if mark else origin.algorithms
         folder = StoreFolder.find(spool, named[-1] if named else load_only(("hash",), {}, os.environ).hash, bucket)
         folder.record_algorithms(origin.algorithms)
@@ -316,6 +328,15 @@ class _Work:
             done = totals.copied + totals.updated + totals.present
             self._output.progress.show(f"{done} blobs, {totals.copied_bytes} bytes copied, {totals.read_bytes} read")
             await asyncio.sleep(_SHOWN_EVERY_SECONDS)
+
+
+@contextmanager
+def _told_with_options_of(side: str) -> Iterator[None]:
+    """Have what is wrong with a side, ``from`` or ``to``, name the options that this command has for it."""
+    try:
+        yield
+    except StartError as error:
+        raise StartError(re.sub(r"--(?=(?:catalogue|spool)\b)", f"--{side}-", str(error))) from error
 
 
 def _is_marked(path: Path) -> bool:

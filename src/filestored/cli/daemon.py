@@ -8,7 +8,7 @@ import click
 from filestored import daemon
 from filestored.cli.options import setting_options
 from filestored.errors import StartError
-from filestored.server import serve
+from filestored.server import require_startable, serve
 from filestored.settings import Loaded, describe_all, find_store, load, load_only
 
 Flags = dict[str, str | None]
@@ -56,7 +56,7 @@ def restart(**flags: str | None) -> int:
         ours = {setting.variable for setting in describe_all()}
         env = {name: value for name, value in os.environ.items() if name not in ours} | last.variables
     # a mistake must show before anything is stopped
-    load(flags, env)
+    require_startable(load(flags, env).settings)
     if daemon.running(store) is not None:
         click.echo(f"stopped: process {daemon.stop(store)}")
     return _start(flags, env)
@@ -89,6 +89,8 @@ def get_pid(**flags: str | None) -> int:
 
 def _start(flags: Flags, env: Mapping[str, str]) -> int:
     loaded = _load(flags, env)
+    if daemon.running(loaded.settings.folder) is None:
+        require_startable(loaded.settings)
     given = {name: value for name, value in flags.items() if value is not None}
     holder = daemon.start(loaded.settings, given, env)
     click.echo(f"started: process {holder.pid}, {holder.address}")

@@ -4,21 +4,24 @@ import os
 import pwd
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import click
+
 from filestored import daemon, logs
 from filestored.blobs.layout import StoreFolder
-from filestored.blobs.opening import open_blobs, require_blobs
+from filestored.blobs.opening import adopt_blobs, open_blobs, read_mark
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.transaction import Transaction
 from filestored.cli.options import setting_options
 from filestored.committer import keep_reserve
-from filestored.errors import CatalogueFull, CatalogueMissing, StartError
+from filestored.errors import BlobStoreUnavailable, CatalogueFull, CatalogueMissing, StartError
 from filestored.filestore import Filestore
-from filestored.recovery import claim, prepare
-from filestored.settings import Settings, load_only
+from filestored.recovery import claim, prepare, require_not_anew
+from filestored.settings import Loaded, Settings, load_only
 
 T = TypeVar("T")
 
@@ -45,12 +48,56 @@ def find_place(flags: Flags) -> Settings:
     return settings.model_copy(update={name: getattr(before, name) for name in left_out})
 
 
-def find_store_folder(flags: Flags) -> StoreFolder:
-    """Return the store that flags and variables name. Raises StartError where there is none, SettingsError."""
+def recalled(loaded: Loaded) -> Loaded:
+    """Return settings with what :func:`find_place` and :func:`find_catalogue` take from the last start on a spool."""
+    settings = loaded.settings
+    last = daemon.LastStart.recall(settings.folder)
+    before = load_only(_NAMES, last.flags, last.variables) if last else None
+    if before is None or before.bucket is None or before.folder != settings.folder:
+        return loaded
+    names = [name for name in ("store", *_BUCKET, "catalogue") if loaded.origins[name] == "default"]
+    names = [name for name in names if name in before.model_fields_set]
+    known = settings.model_copy(update={name: getattr(before, name) for name in names})
+    return replace(loaded, settings=known, origins={**loaded.origins, **dict.fromkeys(names, "last start")})
+
+
+def find_store_folder(flags: Flags, *, take_over: bool = False) -> StoreFolder:
+    """Return the store that flags and variables name. Raises StartError where there is none, SettingsError.
+
+    For ``take_over`` see ``recovery.claim``.
+    """
     settings = find_place(flags)
-    folder = StoreFolder.find(settings.folder, settings.hash, settings.bucket)
-    require_blobs(folder)
+    _require_place(flags, settings, take_over=take_over)
+    return StoreFolder.find(settings.folder, settings.hash, settings.bucket)
+
+
+def adopt_store_folder(flags: Flags) -> StoreFolder:
+    """Return the store that flags and variables name; what is none yet becomes one. Raises StartError, SettingsError.
+
+    Of a bucket that cannot be reached nothing is asked where the spool has been in use.
+    """
+    settings = find_place(flags)
+    _require_place(flags, settings, may_be_new=True)
+    folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
+    if folder.is_unused:
+        adopt_blobs(folder)
     return folder
+
+
+def _require_place(flags: Flags, settings: Settings, *, may_be_new: bool = False, take_over: bool = False) -> None:
+    """Raise StartError where nothing has used the spool yet and it would be none: a mistake leaves no spool behind."""
+    folder = StoreFolder(settings.folder, settings.hash, settings.bucket)
+    if folder.path != settings.store and settings.bucket is None and not (folder.private / "format.json").exists():
+        raise StartError(
+            f"there is no spool at {folder.path}; name another one with --spool, or its bucket with --store"
+        )
+    StoreFolder.require(settings.folder, settings.hash, settings.bucket)
+    if settings.bucket is None or not folder.is_unused:
+        return
+    if read_mark(settings.bucket) is None and not may_be_new:
+        raise StartError(f"{settings.bucket} is no store: it has no mark; look at --store")
+    if not take_over:
+        require_not_anew(settings.bucket, find_catalogue(flags, folder))
 
 
 def find_catalogue(flags: Flags, folder: StoreFolder) -> Address:
@@ -66,18 +113,27 @@ def last_catalogue(folder: StoreFolder) -> Address:
 
 
 @contextmanager
-def open_catalogue(flags: Flags, folder: StoreFolder, *, take_over: bool = False) -> Iterator[Catalogue]:
+def open_catalogue(
+    flags: Flags, folder: StoreFolder, *, take_over: bool = False, needs_blobs: bool = True
+) -> Iterator[Catalogue]:
     """Open a store's catalogue, its tables brought up to date. Raises StartError where it cannot be used.
 
     Under a running daemon they are left as they are: an older one would not know the new ones. For ``take_over`` see
-    ``recovery.claim``.
+    ``recovery.claim``. Without ``needs_blobs`` a bucket that cannot be reached is told of, and done without.
     """
     where = find_catalogue(flags, folder)
     Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
     catalogue = Catalogue(where, durable=True)
     try:
-        with closing(open_blobs(folder)) as blobs:
-            claim(folder, blobs, where, catalogue, take_over=take_over)
+        try:
+            with closing(open_blobs(folder)) as blobs:
+                claim(folder, blobs, where, catalogue, take_over=take_over)
+        except BlobStoreUnavailable as error:
+            if needs_blobs:
+                raise
+            click.echo(
+                f"filestored: {error.reason}; that this is the catalogue of {folder.bucket} cannot be seen", err=True
+            )
         yield catalogue
     finally:
         catalogue.close()
@@ -87,6 +143,7 @@ def make_store_folder(flags: Flags) -> StoreFolder:
     """Return the store that flags and variables name; it becomes one where there is none. Raises StartError."""
     settings = find_place(flags)
     require_owner(settings.folder)
+    _require_place(flags, settings, may_be_new=True)
     try:
         return StoreFolder.find(settings.folder, settings.hash, settings.bucket)
     except StartError:

@@ -90,19 +90,20 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How much is kept, in numbers and bytes; ``free`` bytes on the server's disk."""
+    """How much is kept, in numbers and bytes; ``free`` bytes on the server's disk, None where it has a bucket."""
 
     files: int
     blobs: int
     bytes: int
-    free: int
+    free: int | None
     algorithm: str
     version: str
 
     @classmethod
     def parse(cls, said: Mapping[str, Any]) -> Self:
         """Make it of what the server says. Raises KeyError, TypeError where it is none."""
-        files, blobs, size, free = (whole(said[name]) for name in ("files", "blobs", "bytes", "free"))
+        files, blobs, size = (whole(said[name]) for name in ("files", "blobs", "bytes"))
+        free = None if said["free"] is None else whole(said["free"])
         return cls(files, blobs, size, free, text(said["algorithm"]), text(said["version"]))
 
 

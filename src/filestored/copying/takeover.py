@@ -78,7 +78,8 @@ class TakeOver:
         if key is None or key == self._target.note(KEY_NOTE):
             return key is not None
         if self._ledger.note(_OURS) != "yes":
-            self._told(Finding("links", "apart", "the target has made links of its own; those of the source end here"))
+            reason = "the target had tokens or files before, and may have made links; those of the source end here"
+            self._told(Finding("links", "apart", reason))
             return False
         transaction.set_note(KEY_NOTE, key)
         return True

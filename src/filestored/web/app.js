@@ -85,10 +85,14 @@ function showStats() {
   byId("storage").hidden = !stats;
   if (!stats) return;
   const quota = api.caller?.quota ?? Infinity;
-  const free = Math.max(0, Math.min(stats.free, quota - stats.bytes));
-  byId("storage-text").textContent = say("storage.text", {
-    n: stats.files, used: formatBytes(stats.bytes), free: formatBytes(free),
+  // of a bucket nobody knows what is free
+  const free = Math.max(0, Math.min(stats.free ?? Infinity, quota - stats.bytes));
+  const isBounded = free < Infinity;
+  byId("storage-used").hidden = !isBounded;
+  byId("storage-text").textContent = say(isBounded ? "storage.text" : "storage.text.unbounded", {
+    n: stats.files, used: formatBytes(stats.bytes), free: isBounded ? formatBytes(free) : "",
   });
+  if (!isBounded) return;
   const share = stats.bytes / Math.max(1, stats.bytes + free);
   byId("storage-used").value = share;
   byId("storage-used").title = new Intl.NumberFormat(currentLanguage(), { style: "percent" }).format(share);

@@ -6,6 +6,7 @@ export default {
   "storage": "Storage",
   "storage.used": "Storage used",
   "storage.text": { one: "{n} file · {used} used · {free} free", other: "{n} files · {used} used · {free} free" },
+  "storage.text.unbounded": { one: "{n} file · {used} used", other: "{n} files · {used} used" },
   "language": "Language",
   "appearance": "Appearance",
   "theme.system": "Auto",

@@ -9,6 +9,10 @@ export default {
     one: "{n} файл · занято {used} · свободно {free}", few: "{n} файла · занято {used} · свободно {free}",
     many: "{n} файлов · занято {used} · свободно {free}", other: "{n} файла · занято {used} · свободно {free}",
   },
+  "storage.text.unbounded": {
+    one: "{n} файл · занято {used}", few: "{n} файла · занято {used}",
+    many: "{n} файлов · занято {used}", other: "{n} файла · занято {used}",
+  },
   "language": "Язык",
   "appearance": "Оформление",
   "theme.system": "Авто",
