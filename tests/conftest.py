@@ -22,9 +22,10 @@ EVERYTHING = bool(os.environ.get("TEST_EVERYTHING"))
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C through to commands under test: a job in the background of a script has it ignored, and all below."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let signals through to commands under test: a job in the background has some ignored, and all below it."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_unconfigure() -> None:

@@ -96,7 +96,7 @@ def old(tmp_path: Path) -> Path:
     engine.dispose()
     with sqlite3.connect(path) as first:
         first.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", ROWS)
-        first.execute("INSERT INTO removals VALUES (?)", ("ff" * 32,))
+        first.execute("INSERT INTO removals (digest) VALUES (?)", ("ff" * 32,))
     first.close()
     return path
 

@@ -180,7 +180,7 @@ def test_reindex_leaves_a_decided_removal_to_be_carried_out(tmp_path: Path) -> N
     store = tmp_path / "store"
     blob = lay(store, sha256(b"deleted"), b"deleted")
     assert call(store, "gc").status == 0
-    execute(store, "INSERT INTO removals VALUES (?)", blob.name)
+    execute(store, "INSERT INTO removals (digest) VALUES (?)", blob.name)
     assert call(store, "reindex").output.startswith("added: 0 ")
     assert removals(store) == [blob.name]
 
@@ -279,7 +279,7 @@ def test_gc_carries_out_removals_that_were_left_undone(start_daemon: StartDaemon
     kept = httpx.post(daemon.url, content=b"kept").text
     left = lay(daemon.store, sha256(b"left"), b"left")
     for digest in (kept, left.name):
-        execute(daemon.store, "INSERT INTO removals VALUES (?)", digest)
+        execute(daemon.store, "INSERT INTO removals (digest) VALUES (?)", digest)
     assert call(daemon.store, "gc").output == collected(blobs=1, freed=4)
     assert removals(daemon.store) == []
     require_agreement(daemon.store)
