@@ -182,7 +182,8 @@ VALUES: dict[str, object] = {
     **dict.fromkeys(("secret_hash", "permissions"), "a"), **{f"digest{n}": "a" for n in range(100)},
     **dict.fromkeys(("now", "limit", "size", "created_at", "expires_at", "files", "bytes", "quota"), 1),
     **dict.fromkeys(("blobs", "length", "flushed"), 1),
-    **dict.fromkeys(("details", "concat", "joined_as"), "a"), "id": "1",
+    **dict.fromkeys(("details", "concat", "joined_as", "daemon", "holder", "url", "incarnation"), "a"), "id": "1",
+    **dict.fromkeys(("sent_at", "age", "milliseconds", "away", "seen_before"), 1),
 }  # fmt: skip
 
 # these are about everything, and run by reindex alone; or about small tables
@@ -194,7 +195,7 @@ def test_no_statement_reads_more_than_it_is_about(path: Path) -> None:
     for name, statement in vars(statements).items():
         if isinstance(statement, Prepared) and name not in OF_ALL | SMALL:
             plan = plan_of(path, statement, **VALUES)
-            assert "SCAN" not in plan, (name, plan)
+            assert not re.search(r"SCAN (?!CONSTANT ROW|daemons|leases|removals)", plan), (name, plan)
     plan = plan_of(path, statements.EXPIRED_BYTES, **VALUES)
     assert "ix_files_expires_at" in plan, plan
 
