@@ -106,8 +106,8 @@ def test_a_stop_of_the_daemon_in_between_ends_a_writer_and_keeps_what_came(two: 
             wait_for_writer(one, path)
             began = time.monotonic()
             assert other.stop() == 0
-            # it does not wait for who sends nothing
-            assert time.monotonic() - began < 25
+            # it does not wait for who sends nothing, but at the very worst for as long as any request may take
+            assert time.monotonic() - began < 45
             assert answer_to(connection).startswith("HTTP/1.1 503 ")
         assert wait_until(lambda: here.offset(path) == 1000)
 

@@ -34,7 +34,7 @@ def listed(url: str) -> dict[str, dict[str, object]]:
 
 def test_from_a_server_to_a_folder(tmp_path: Path, start_daemon: StartDaemon) -> None:
     source, target = start_daemon(*FULL), tmp_path / "copy"
-    bodies = [os.urandom(size) for size in (0, 1, 70_000, 3_000_000)] + [b"%d" % number for number in range(300)]
+    bodies = [b"", b"\xff", os.urandom(70_000), os.urandom(3_000_000)] + [b"%d" % number for number in range(300)]
     for number, body in enumerate(bodies):
         upload(source.url, body, name=f"{number}.bin", **({"expires_in": "9d"} if number == 1 else {}))
     summary, findings = copy(source.url, target, env=state_home(tmp_path))
