@@ -86,8 +86,9 @@ class Daemons:
         """Take leave of the others. Call it before the catalogue is closed."""
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_READ_EVERY_SECONDS)
         if self._shared.lead() and not self._is_contested:
             with contextlib.suppress(CatalogueError):
                 await self._leave()
