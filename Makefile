@@ -16,7 +16,7 @@ test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest
 
 # what depends on the engine; CEPH=tests runs whatever uses a bucket
-CEPH ?= tests/blobs tests/api tests/bad_days tests/test_removals.py
+CEPH ?= tests/blobs tests/bad_days
 
 test-ceph: $(VENV)/.dev ## run the tests about buckets on Ceph (needs ceph-mon, ceph-osd, ceph-common, radosgw)
 	TEST_S3=ceph $(BIN)/python -m pytest -m bucket -n 2 $(CEPH)
