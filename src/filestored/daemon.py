@@ -264,6 +264,15 @@ def _last_line(path: Path) -> str:
 
 def is_ready(address: str) -> bool:
     """Tell whether a daemon at ``http://…`` or ``https://…`` accepts requests (``/readyz``)."""
+    return _answers(address, "/readyz", 2)
+
+
+def is_alive(address: str, patience: float) -> bool:
+    """Tell whether a worker of a daemon answers within so many seconds (``/healthz``), whatever else is wrong."""
+    return _answers(address, "/healthz", patience)
+
+
+def _answers(address: str, path: str, timeout: float) -> bool:
     parts = urlsplit(address)
     host = _ANYWHERE.get(parts.hostname or "", parts.hostname or "")
     connection: http.client.HTTPConnection
@@ -272,11 +281,11 @@ def is_ready(address: str) -> bool:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(host, parts.port, timeout=2, context=context)
+        connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
     else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=2)
+        connection = http.client.HTTPConnection(host, parts.port, timeout=timeout)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

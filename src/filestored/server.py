@@ -35,6 +35,7 @@ from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import adopt_blobs, read_mark
 from filestored.daemon import LastStart, StoreLock
 from filestored.errors import CatalogueUnavailable, FilestoredError, SettingsError, StartError
+from filestored.service import Service
 from filestored.settings import Settings
 from filestored.signals import heed_signals, leave_if_told
 from filestored.starting import heeding_signals, join_others
@@ -75,6 +76,7 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
     """
     try:
         heed_signals()
+        service = Service.of(os.environ)
         heeding_signals(partial(require_startable, settings))
         leave_if_told()
         folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
@@ -87,6 +89,7 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
             from filestored.recovery import prepare
 
             leave_if_told()
+            service.tell("makes the store ready")
             tokens = prepare(folder, settings.catalogue_address)
             leave_if_told()
             endpoint = find_endpoint(settings)
@@ -94,7 +97,8 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
             lock.publish(endpoint.url)
             membership = join_others(settings, endpoint.address, endpoint.port, folder)
             _announce(settings, endpoint, Access(settings.anonymous, tokens))
-            return _supervise(settings, endpoint, membership)
+            with service.attending(endpoint.url):
+                return _supervise(settings, endpoint, membership, service)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
 
@@ -196,7 +200,7 @@ def _announce(settings: Settings, endpoint: Endpoint, access: Access) -> None:
         logger.warning("--cors-origin *: every web site may do through its visitors' browsers whatever these may do")
 
 
-def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership | None") -> int:
+def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership | None", service: Service) -> int:
     """Run Granian until it ends, and tell an ordered end from a failure."""
     # a forked worker would inherit the lock on the store and hold it beyond the supervisor's life
     multiprocessing.set_start_method("spawn", force=True)
@@ -205,7 +209,8 @@ def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership |
     # the last look, when Granian has taken the signals over and has not started a worker yet
     granian.on_startup(leave_if_told)
     shared_file = StoreFolder(settings.folder, settings.hash).shared_file
-    granian.main_loop_interrupt = Rest(granian, shared_file, settings.stop_delay)
+    require_reloadable = partial(_require_certificate, settings)
+    granian.main_loop_interrupt = Rest(granian, shared_file, settings.stop_delay, service, require_reloadable)
     granian.respawned_wrks = Respawned(settings.workers)
     with quiet_when_stopping(granian):
         try:

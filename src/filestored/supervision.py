@@ -6,13 +6,15 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from filestored.errors import StartError
+from filestored.service import Service
 from filestored.shared import announce_leaving, announce_stop
 
 if TYPE_CHECKING:
@@ -27,34 +29,75 @@ class Rest(threading.Event):
     """What the supervisor waits on; SIGINT comes through only meanwhile.
 
     Workers inherit the mask of the moment they are started in: Ctrl-C reaches the supervisor alone, which
-    tells them when to end.
+    tells them when to end. Here is also where it is seen that a stop or a reload (SIGHUP) begins, and a reload ends.
     """
 
-    def __init__(self, granian: "AbstractServer[Any]", shared_file: Path, stop_delay: float) -> None:
-        """``stop_delay`` is for how many seconds everything is still served once the daemon is told to stop."""
+    def __init__(
+        self,
+        granian: "AbstractServer[Any]",
+        shared_file: Path,
+        stop_delay: float,
+        service: Service,
+        require_reloadable: Callable[[], None],
+    ) -> None:
+        """``stop_delay`` is for how many seconds everything is still served once the daemon is told to stop.
+
+        ``require_reloadable`` raises StartError where new workers could not start.
+        """
         super().__init__()
         self._granian = granian
         self._shared_file = shared_file
         self._stop_delay = stop_delay
+        self._service = service
+        self._require_reloadable = require_reloadable
         self._ends: float | None = None
+        self._is_reloading = False
         # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
     def wait(self, timeout: float | None = None) -> bool:
         """See Event. When it is over because the daemon is told to stop, the workers know that."""
+        if self._is_reloading:
+            self._is_reloading = False
+            logger.info("the workers are replaced")
+            self._service.reloaded()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         try:
-            is_set = super().wait(self._left() if timeout is None else timeout)
+            # Granian forgets a stop that comes at the moment it begins to reload
+            is_set = self._granian.interrupt_signal or super().wait(self._left() if timeout is None else timeout)
             if self._is_to_go_on():
                 # the time that is left is waited for the next time Granian comes here
                 self.clear()
             return is_set
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            if self._granian.interrupt_signal:
-                # what can go on later ends at once, and is kept
-                announce_stop(self._shared_file)
+            self._look()
+
+    def _look(self) -> None:
+        if self._granian.interrupt_signal:
+            # what can go on later ends at once, and is kept
+            announce_stop(self._shared_file)
+            self._service.stopping()
+        elif self._granian.reload_signal:
+            self._begin_reload()
+
+    def _begin_reload(self) -> None:
+        """Have Granian replace the workers one after the other, unless they could not start, or are to end anyway."""
+        try:
+            if self._ends is not None:
+                raise StartError("the daemon is about to stop")
+            self._require_reloadable()
+        except StartError as error:
+            logger.error("nothing is reloaded: {}", error)
+            self._granian.reload_signal = False
+            self.clear()
+            if self._granian.interrupt_signal or self._granian.interrupt_children:
+                self.set()
+        else:
+            logger.info("the workers are being replaced; the certificate is read anew")
+            self._service.reloading()
+            self._is_reloading = True
 
     def _left(self) -> float | None:
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
@@ -65,6 +108,7 @@ class Rest(threading.Event):
         if self._ends is None and granian.interrupt_signal and self._stop_delay:
             announce_leaving(self._shared_file)
             logger.info("told to stop: that begins in {:g} seconds, or when told once more", self._stop_delay)
+            self._service.tell(f"told to stop: serves for {self._stop_delay:g} seconds more")
             self._ends = time.monotonic() + self._stop_delay
             granian.interrupt_signal = False
         elif self._ends is not None and self._left() == 0:
