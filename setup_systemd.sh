@@ -1,0 +1,301 @@
+#!/usr/bin/env bash
+# Writes a systemd unit for filestored into the working folder, and installs it only if told to.
+set -euo pipefail
+
+MARK='# filestored: written by setup_systemd.sh'
+ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+
+usage() {
+    cat <<'EOF'
+Usage: setup_systemd.sh [OPTION…]
+
+Writes a hardened systemd unit for filestored into the working folder, and installs it only with your consent.
+
+Settings of the daemon (`filestored run --help`); what is not given keeps filestored's default:
+  --host ADDRESS         address to listen on
+  --port PORT            port to listen on
+  --log LEVEL            least serious log lines to write
+  --listen NUMBER        length of the queue of clients waiting to connect
+  --buffer SIZE          bytes read or written at a time
+  --store FOLDER         folder the files are stored in; /var/lib/NAME by default
+  --default              the defaults for all that is not given, which is so anyway
+
+The unit:
+  --service-name NAME    what the unit is called; filestored.service (--service_name is the same)
+  --user NAME            user the daemon runs as; filestored, made when the unit is installed
+  --program PATH         the command to run; by default that of this checkout, else the one in PATH
+
+How to go on:
+  -y, --yes              ask nothing: write the unit, and install it only if --install says so
+  --install              install and start it, too: needs root, or sudo
+  --unit-dir FOLDER      where it is installed; /etc/systemd/system
+  -h, --help             show this
+
+Further settings, and passwords, go as FILESTORED_… lines into /etc/filestored/environment, which only root needs to read.
+EOF
+}
+
+fail() { # status, what is wrong
+    printf 'setup_systemd.sh: %s\n' "$2" >&2
+    exit "$1"
+}
+
+agreed() { # question; no answer at all means no
+    local answer=''
+    [[ $yes == no ]] || return 0
+    printf '%s (y/n) ' "$1"
+    IFS= read -r answer || printf '\n'
+    [[ $answer == [yY] || $answer == [yY][eE][sS] ]]
+}
+
+require_plain() { # what it is, value: what would mean something else in a unit is refused
+    if [[ -z $2 || $2 == *[[:space:][:cntrl:]\"\'\\\$%\;]* ]]; then
+        fail 2 "$1 '$2': it must not be empty, nor have blanks, quotes, or one of \\ \$ % ; in it"
+    fi
+}
+
+is_hidden() { # path: is it in a folder that a hardened unit does not see?
+    case $1/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*) return 0 ;; esac
+    return 1
+}
+
+# what was asked for
+
+yes=no install=no name=filestored.service user=filestored program='' store='' unit_dir=/etc/systemd/system
+port=9000
+settings=()
+
+while (($#)); do
+    option=$1 value=''
+    shift
+    case $option in
+    --*=*) value=${option#*=} option=${option%%=*} ;;
+    --host | --port | --log | --listen | --buffer | --store | --service-name | --service_name | --user | --program | --unit-dir)
+        (($#)) || fail 2 "$option needs a value"
+        value=$1
+        shift
+        ;;
+    esac
+    case $option in
+    --host | --log | --listen | --buffer) settings+=("$option" "$value") ;;
+    --port) settings+=("$option" "$value") port=$value ;;
+    --store)
+        require_plain "$option" "$value"
+        [[ $value == *://* ]] && store=$value || store=$(realpath -m -- "$value")
+        ;;
+    --service-name | --service_name) name=$value ;;
+    --user) user=$value ;;
+    --program) require_plain "$option" "$value" && program=$(realpath -s -- "$value") ;;
+    --unit-dir) unit_dir=$value ;;
+    --default) ;;
+    -y | --yes) yes=yes ;;
+    --install) install=yes ;;
+    -h | --help) usage && exit 0 ;;
+    *) fail 2 "there is no option $option; --help shows them all" ;;
+    esac
+done
+
+if [[ -z $program ]]; then
+    if [[ -x $ROOT/.venv/bin/filestored ]]; then
+        program=$ROOT/.venv/bin/filestored
+    elif ! program=$(command -v filestored); then
+        fail 1 "filestored is not installed: run 'make install' in $ROOT first, or name it with --program"
+    fi
+fi
+require_plain 'the path of the program' "$program"
+[[ -f $program && -x $program ]] || fail 1 "$program cannot be run: name the command with --program"
+[[ $user =~ ^[a-z_][a-z0-9_-]{0,30}$ ]] || fail 2 "--user $user: that is no name of a user"
+for value in "${settings[@]}"; do require_plain 'the value' "$value"; done
+# the program itself judges what its settings may be
+"$program" config "${settings[@]}" >/dev/null || exit 2
+
+if ! agreed "A systemd unit for filestored will be written into $PWD. Go on?"; then
+    printf 'Nothing was written.\n'
+    exit 1
+fi
+if [[ $yes == no ]] && agreed "It will be called $name. Choose another name?"; then
+    printf 'Name: '
+    IFS= read -r name || printf '\n'
+fi
+name=${name%.service}.service
+[[ $name =~ ^[A-Za-z0-9][A-Za-z0-9:_.-]{0,100}\.service$ ]] || fail 2 "$name: that is no name of a unit"
+
+# the unit
+
+short=${name%.service}
+default_store=/var/lib/$short
+store=${store:-$default_store}
+[[ $store != / ]] || fail 2 '--store /: a store is a folder of its own'
+require_plain 'the store' "$store"
+
+folders=() home=yes
+is_made_by_systemd=no
+if [[ $store == "$default_store" || $store == *://* ]]; then
+    # what is under way on its way into a bucket lies below the working folder
+    folders+=("StateDirectory=$short" 'StateDirectoryMode=0700' "WorkingDirectory=$default_store")
+    is_made_by_systemd=yes
+elif is_hidden "$store"; then
+    folders+=("BindPaths=$store")
+else
+    folders+=("ReadWritePaths=$store")
+fi
+# what the program needs to be read: its environment, the checkout that may point to, the interpreter
+needed=()
+environment=$(dirname "$(dirname "$program")")
+interpreter=$environment/bin/python
+[[ -x $interpreter ]] || interpreter=$(command -v python3 || true)
+needed+=("$environment")
+[[ $program != "$ROOT"/* ]] || needed+=("$ROOT")
+[[ -z $interpreter ]] || needed+=("$(dirname "$(dirname "$(readlink -f "$interpreter")")")")
+for folder in "${needed[@]}"; do
+    if is_hidden "$folder" && [[ " ${folders[*]} " != *" BindReadOnlyPaths=$folder "* ]]; then
+        require_plain 'the path of the program' "$folder"
+        folders+=("BindReadOnlyPaths=$folder")
+    fi
+done
+# an empty folder in place of the others', in which only what is bound there can be seen
+[[ "${folders[*]}" != *"Paths=/home/"* && "${folders[*]}" != *"Paths=/root"* && "${folders[*]}" != *"Paths=/run/user/"* ]] || home=tmpfs
+
+rights=('CapabilityBoundingSet=' 'AmbientCapabilities=' 'PrivateUsers=yes')
+if [[ $port =~ ^[0-9]+$ ]] && ((10#$port > 0 && 10#$port < 1024)); then
+    # a right of the machine's own, which a user namespace would take away
+    rights=('CapabilityBoundingSet=CAP_NET_BIND_SERVICE' 'AmbientCapabilities=CAP_NET_BIND_SERVICE')
+fi
+
+unit() {
+    cat <<EOF
+$MARK; it writes this file anew each time. Changes: systemctl edit $name
+[Unit]
+Description=filestored, a file storage daemon
+Documentation=file:$ROOT/docs/operations.md
+Wants=network-online.target
+After=network-online.target
+# a database that is away for long must not end the attempts
+StartLimitIntervalSec=0
+
+[Service]
+# ready when a worker answers; a reload reads the TLS certificate anew, and ends no request
+Type=notify
+NotifyAccess=main
+ExecStart=$program run --store $store${settings[*]:+ ${settings[*]}}
+ExecReload=/bin/kill -HUP \$MAINPID
+EnvironmentFile=-/etc/filestored/environment
+User=$user
+$(printf '%s\n' "${folders[@]}")
+UMask=0077
+
+# making a large store of an older version ready takes its time
+TimeoutStartSec=infinity
+# the supervisor tells the workers, which finish running requests for up to 30 seconds
+KillMode=mixed
+TimeoutStopSec=45
+WatchdogSec=60
+Restart=on-failure
+RestartSec=5
+# a wrong setting does not get right by itself
+RestartPreventExitStatus=2
+# one worker that the system ends for want of memory is replaced by the supervisor
+OOMPolicy=continue
+
+LimitNOFILE=262144
+LimitCORE=0
+TasksMax=4096
+
+$(printf '%s\n' "${rights[@]}")
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=$home
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProcSubset=pid
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+EOF
+}
+
+require_ours() { # path: another's file is not replaced
+    if [[ -e $1 || -L $1 ]] && ! head -n 1 -- "$1" 2>/dev/null | grep -qF "$MARK"; then
+        fail 1 "$1 is there and was not written by this program: move it away, or choose a name with --service-name"
+    fi
+}
+
+require_ours "$PWD/$name"
+unit >"$name.new"
+mv -- "$name.new" "$name"
+printf 'written: %s\n' "$PWD/$name"
+
+# installing it, only if told to
+
+commands() {
+    printf 'To install it, as root:\n'
+    printf '  useradd --system --user-group --no-create-home --home-dir %s --shell /usr/sbin/nologin %s\n' "$default_store" "$user"
+    if [[ $is_made_by_systemd == no ]]; then
+        printf '  install -d -m 0700 -o %s -g %s %s\n' "$user" "$user" "$store"
+    fi
+    printf '  install -m 0644 %s %s/\n' "$PWD/$name" "$unit_dir"
+    printf '  systemctl daemon-reload\n  systemctl enable --now %s\n' "$name"
+}
+
+if [[ $yes == yes && $install == no ]]; then
+    commands
+    exit 0
+fi
+if [[ $install == no ]] && agreed 'Only write the file, and install nothing?'; then
+    commands
+    exit 0
+fi
+if ! agreed "Install it into $unit_dir, make the user $user where there is none, and start it now?"; then
+    commands
+    exit 0
+fi
+
+command -v systemctl >/dev/null || fail 1 'systemctl is not there: is this a system that systemd runs?'
+[[ $(systemctl is-system-running 2>/dev/null || true) != offline ]] || fail 1 'systemd does not run here: nothing was installed'
+require_ours "$unit_dir/$name"
+as_root=()
+if [[ $(id -u) != 0 ]]; then
+    command -v sudo >/dev/null || fail 1 'installing needs root, and there is no sudo: run the commands by hand, or this program as root'
+    as_root=(sudo)
+fi
+if ! getent passwd "$user" >/dev/null; then
+    "${as_root[@]}" useradd --system --user-group --no-create-home --home-dir "$default_store" --shell /usr/sbin/nologin "$user"
+fi
+if [[ $is_made_by_systemd == no && ! -d $store ]]; then
+    "${as_root[@]}" install -d -m 0700 -o "$user" -g "$(id -gn "$user")" "$store"
+elif [[ -d $store && $(stat -c %U -- "$store") != "$user" ]]; then
+    fail 1 "$store belongs to $(stat -c %U -- "$store"): give it to $user with 'chown -R $user: $store', or name its owner with --user"
+fi
+"${as_root[@]}" install -m 0644 "$PWD/$name" "$unit_dir/$name"
+"${as_root[@]}" systemctl daemon-reload
+"${as_root[@]}" systemctl enable "$name"
+if ! "${as_root[@]}" systemctl restart "$name"; then
+    fail 1 "it does not start: 'journalctl -u $name' says why"
+fi
+cat <<EOF
+installed and started: $unit_dir/$name
+  systemctl status $name
+  systemctl reload $name     # after the TLS certificate was renewed
+  systemctl restart $name
+  systemctl stop $name
+  journalctl -u $name -f
+Who has access: sudo -u $user $program token create NAME --permissions read,write,delete --store $store
+EOF
