@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from filestored import __version__
 from filestored.errors import FilestoredError, SettingsError
 from filestored.extras import explained
+from filestored.firstprocess import leave_first_process
 from filestored.signals import heed_signals
 
 # the line of help stands here so that listing the commands imports none of them
@@ -59,6 +60,7 @@ class Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         if cmd_name == "run":
+            leave_first_process()
             # before the imports: they take longer than a container may wait to stop
             heed_signals()
         module, summary = _COMMANDS[cmd_name]

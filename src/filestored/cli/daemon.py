@@ -63,16 +63,19 @@ def restart(**flags: str | None) -> int:
 
 
 @click.command(epilog="Exit status 0 when it runs, 1 when not.")
+@click.option("--ready", "must_answer", is_flag=True, help="exit status 1 also where it runs but accepts no requests")
 @_store_options
-def status(**flags: str | None) -> int:
+def status(must_answer: bool, **flags: str | None) -> int:
     """Say whether it runs."""
     store = find_store(flags, os.environ)
     holder = daemon.running(store)
     if holder is None:
         click.echo(f"not running on {store}")
         return 1
-    click.echo(f"running: process {holder.pid}, {holder.address or 'starting'}")
-    return 0
+    is_ready = not must_answer or (holder.address != "" and daemon.is_ready(holder.address))
+    hint = "" if is_ready else "; it accepts no requests"
+    click.echo(f"running: process {holder.pid}, {holder.address or 'starting'}{hint}")
+    return 0 if is_ready else 1
 
 
 @click.command("get_pid", epilog="Exit status 1 when it does not run.")
