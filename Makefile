@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-ceph lint format bench screenshots install lock clean
+.PHONY: help run test test-ceph lint format bench screenshots install lock dist image notes clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,6 +53,16 @@ $(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
 lock: $(VENV)/.dev ## choose the newest versions of all libraries again
 	$(BIN)/python -m pip install --quiet uv
 	requirements/lock $(BIN)/uv
+
+dist: $(VENV)/.installed ## build the wheel and the source archive into dist
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+image: ## build the container image filestored (needs docker)
+	docker build --tag filestored .
+
+notes: $(VENV)/.installed ## print what CHANGELOG.md says of VERSION, for its release
+	@$(BIN)/python -m tools.release_notes $(VERSION)
 
 clean: ## remove what was made, but no store
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

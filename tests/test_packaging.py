@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -47,6 +48,11 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client_only(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(wheel, tmp_path_factory.mktemp("client"), "client")
+
+
+@pytest.fixture(scope="module")
+def server_only(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(wheel, tmp_path_factory.mktemp("server"), "server")
 
 
 def run(command: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -171,3 +177,43 @@ def test_every_library_of_an_extra_is_known_by_the_name_it_is_imported_by() -> N
         told = [str(extras.explained(ModuleNotFoundError(name=module))) for module in own]
         assert any("pip install 'filestored[" in each for each in told), name
     assert extras.explained(ModuleNotFoundError(name="no_such_module")) is None
+
+
+def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
+    source = ROOT / "src"
+    wanted = {
+        path.relative_to(source).as_posix()
+        for path in (source / "filestored").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    there = {name for name in ZipFile(wheel).namelist() if not name.startswith("filestored-")}
+    assert there == wanted
+    assert {"filestored/web/index.html", "filestored/catalogue/migrations/env.py", "filestored/py.typed"} <= there
+
+
+def test_a_server_installed_by_pip_alone_does_its_work(server_only: Path, tmp_path: Path) -> None:
+    """From an empty folder and environment, as whoever installs it has them; nothing of the checkout is there."""
+    command = server_only / "filestored"
+    env = {"FILESTORED_STORE": str(tmp_path / "store"), "FILESTORED_HOST": "127.0.0.1", "FILESTORED_PORT": "0"}
+    started = run(command, "start", "--workers", "1", **env)
+    assert started.returncode == 0, started.stderr
+    url = started.stdout.split()[-1]
+    try:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            page = client.get("/", headers={"Accept": "text/html"})
+            assert page.headers["content-type"].startswith("text/html")
+            for path in (ROOT / "src" / "filestored" / "web").glob("*.*"):
+                if path.name != "index.html":
+                    assert client.get(f"/web/{path.name}").content == path.read_bytes(), path.name
+            assert client.get("/openapi.json").json()["openapi"].startswith("3.1")
+            assert client.get("/docs").status_code == 200
+            digest = client.post("/?name=hello.txt", content=b"Hello, world!").text
+            assert client.get(f"/{digest}").text == "Hello, world!"
+            # the catalogue's tables are there, made by the migrations
+            assert [file["name"] for file in client.get("/v1/files").json()["files"]] == ["hello.txt"]
+        assert run(command, "restart", **env).returncode == 0
+        assert run(command, "status", "--ready", **env).returncode == 0
+        assert run(command, "scrub", **env).returncode == 0
+    finally:
+        stopped = run(command, "stop", **env)
+    assert stopped.returncode == 0, stopped.stderr

