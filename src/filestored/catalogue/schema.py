@@ -14,6 +14,10 @@ CARRIED_FORWARD = ("0001", "0002", "0003")
 """The earlier ones."""
 
 
+class EarlierCatalogue(StartError):
+    """The tables are of an earlier version, and may not be changed now."""
+
+
 def upgrade(connection: Connection, shown_as: str, *, may_change: bool = True) -> None:
     """Create or migrate the tables, inside the transaction of a connection.
 
@@ -41,7 +45,7 @@ def _require_earlier(current: str, shown_as: str, *, may_change: bool) -> None:
             f"the catalogue {shown_as} was changed by a newer version (revision {current}); upgrade this program"
         )
     if not may_change:
-        raise StartError(
+        raise EarlierCatalogue(
             f"the catalogue {shown_as} is of an earlier version of filestored (revision {current}), and a daemon is "
             "using it; restart that with this version first"
         )

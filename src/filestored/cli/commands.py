@@ -43,6 +43,10 @@ _COMMANDS = {
     ),
     "copy-store": ("filestored.cli.copying", "Copy a store into another, verified: folders and servers."),
     "gc": ("filestored.cli.care", "Remove what has expired, and temporary files that belong to no upload."),
+    "doctor": (
+        "filestored.cli.doctor",
+        "Say what keeps the daemon from working, or from working well, and what mends it.",
+    ),
     "config": ("filestored.cli.config", "Show the settings in force and where each comes from."),
     "completion": ("filestored.cli.completion", "Print what bash, zsh or fish needs to complete commands."),
 }

@@ -1,0 +1,61 @@
+"""``doctor``: what keeps a daemon from working, or from working well."""
+
+import json
+import os
+from collections.abc import Mapping
+
+import click
+
+from filestored import daemon
+from filestored.cli.options import setting_options
+from filestored.doctor.checks import Told, examine
+from filestored.doctor.findings import Situation, State
+from filestored.settings import find_store, load
+
+Flags = Mapping[str, str | None]
+
+_MARKS = {State.GOOD: "ok", State.SKIPPED: "-", State.WARNING: "warning", State.FAULT: "FAULT"}
+
+
+@click.command(epilog="Exit status 0 when nothing must be mended, 1 when something must.")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@setting_options()
+def doctor(as_json: bool, **flags: str | None) -> int:
+    """Examine.
+
+    What is examined are the settings that a restart would have: those of the last start, and those given here before
+    them. Nothing is changed by it.
+    """
+    situation = _situation(flags)
+    told = []
+    for each in examine(situation):
+        told.append(each)
+        if not as_json:
+            _show(each)
+    is_well = all(each.finding.state != State.FAULT for each in told)
+    if as_json:
+        click.echo(json.dumps({"well": is_well, "findings": [_as_json(each) for each in told]}, indent=2))
+    return 0 if is_well else 1
+
+
+def _situation(flags: Flags) -> Situation:
+    store = find_store(flags, os.environ)
+    given = {name: value for name, value in flags.items() if value is not None}
+    env: Mapping[str, str] = os.environ
+    last = daemon.LastStart.recall(store)
+    if last is not None:
+        given = {**last.flags, "store": str(store), **given}
+        env = {**last.variables, **{name: value for name, value in env.items() if value}}
+    return Situation(load(given, env), daemon.running(store))
+
+
+def _show(told: Told) -> None:
+    name, finding = told
+    click.echo(f"{_MARKS[finding.state]:<8} {name:<12} {finding.found}")
+    if finding.mend:
+        click.echo(f"{'':<8} {'':<12} → {finding.mend}")
+
+
+def _as_json(told: Told) -> dict[str, str | None]:
+    name, finding = told
+    return {"check": name, "state": finding.state.value, "found": finding.found, "mend": finding.mend or None}

@@ -1,0 +1,38 @@
+"""The settings themselves, and the daemon, if one runs."""
+
+from collections.abc import Iterator
+
+from filestored.daemon import is_alive, is_ready
+from filestored.doctor.findings import Finding, Situation, fault, good, skipped, warning
+
+_PATIENCE_SECONDS = 5.0
+
+
+def check_settings(situation: Situation) -> Iterator[Finding]:
+    """Tell of variables that look like settings and are none."""
+    for each in situation.loaded.warnings:
+        yield warning(each, "unset it, or correct its name: filestored config shows what is in force")
+    if not situation.loaded.warnings:
+        given = sum(origin != "default" for origin in situation.loaded.origins.values())
+        yield good(f"{given} settings are given, the others at their defaults")
+
+
+def check_daemon(situation: Situation) -> Iterator[Finding]:
+    """Ask the daemon that runs."""
+    holder = situation.holder
+    if holder is None:
+        yield skipped(f"no daemon runs on {situation.settings.store}")
+    elif not holder.address:
+        yield warning(f"process {holder.pid} is starting", "wait a moment, then see its log")
+    elif is_ready(holder.address):
+        yield good(f"process {holder.pid} accepts requests at {holder.address}")
+    elif is_alive(holder.address, _PATIENCE_SECONDS):
+        yield fault(
+            f"process {holder.pid} answers at {holder.address}, but store or catalogue fail it",
+            "GET /readyz names which of them, and the log says why",
+        )
+    else:
+        yield fault(
+            f"process {holder.pid} does not answer at {holder.address}",
+            "see its log; filestored restart, unless it is stopped by a debugger",
+        )
