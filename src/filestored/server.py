@@ -31,6 +31,7 @@ from loguru import logger
 
 from filestored import __version__, logs
 from filestored.access import Access
+from filestored.apart import call_apart
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import adopt_blobs, read_mark
 from filestored.daemon import LastStart, StoreLock
@@ -38,7 +39,7 @@ from filestored.errors import CatalogueUnavailable, FilestoredError, SettingsErr
 from filestored.service import Service
 from filestored.settings import Settings
 from filestored.signals import heed_signals, leave_if_told
-from filestored.starting import heeding_signals, join_others
+from filestored.starting import join_others, make_ready
 from filestored.supervision import Respawned, Rest, quiet_when_stopping
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
     try:
         heed_signals()
         service = Service.of(os.environ)
-        heeding_signals(partial(require_startable, settings))
+        if settings.bucket is None:
+            require_startable(settings)
+        else:
+            call_apart(partial(require_startable, settings), may_break_off=True)
         leave_if_told()
         folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
         with StoreLock.take(folder.pid_file) as lock:
@@ -85,12 +89,10 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
             _remember(last_start, folder)
             if folder.bucket is not None:
                 # a bucket has a mark whole or not at all
-                heeding_signals(partial(adopt_blobs, folder))
-            from filestored.recovery import prepare
-
+                call_apart(partial(adopt_blobs, folder), may_break_off=True)
             leave_if_told()
             service.tell("makes the store ready")
-            tokens = prepare(folder, settings.catalogue_address)
+            tokens = make_ready(settings, folder)
             leave_if_told()
             endpoint = find_endpoint(settings)
             _raise_descriptor_limit()

@@ -1,48 +1,36 @@
-"""What a daemon waits for while it starts, and goes on heeding signals: its bucket, and another daemon of its id."""
+"""What a daemon waits for while it starts: that its store is ready, and that no other daemon goes by its id."""
 
 import contextlib
-import os
-import threading
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from filestored.apart import call_apart
 from filestored.blobs.layout import StoreFolder
-from filestored.catalogue.address import PostgresAddress
+from filestored.catalogue.address import Address, PostgresAddress
 from filestored.errors import CatalogueError, StartError
 from filestored.kinds import AUTO
 from filestored.settings import Settings
-from filestored.signals import is_told_to_leave, leave_if_told
+from filestored.signals import leave_if_told
 
 if TYPE_CHECKING:
+    from filestored.catalogue.records import TokenRecord
     from filestored.cluster.daemons import Membership
 
-_LOOKED_AT_EVERY_SECONDS = 0.1
 
+def make_ready(settings: Settings, folder: StoreFolder) -> "list[TokenRecord]":
+    """Make a store ready to be opened, once, under the daemon's lock; return its tokens. Raises StartError.
 
-def heeding_signals(ask: Callable[[], object]) -> None:
-    """Ask a bucket something, in a thread: a signal would wait for one that does not answer, and now ends the program.
-
-    It must be nothing that may not be left half done. Raises what it raises.
+    SQLAlchemy is needed for it once, and would cost 16 MiB for as long as the supervisor runs.
     """
-    failures: list[BaseException] = []
+    return call_apart(partial(_prepare, folder, settings.catalogue_address))
 
-    def run() -> None:
-        try:
-            ask()
-        except BaseException as error:
-            failures.append(error)
 
-    thread = threading.Thread(target=run, name="asking", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_LOOKED_AT_EVERY_SECONDS)
-        if thread.is_alive() and is_told_to_leave():
-            # obstore aborts an interpreter that ends while it is at work
-            os._exit(0)
-    if failures:
-        raise failures[0]
+def _prepare(folder: StoreFolder, catalogue: Address | None) -> "list[TokenRecord]":
+    from filestored.recovery import prepare
+
+    return prepare(folder, catalogue)
 
 
 def join_others(settings: Settings, address: str, port: int, folder: StoreFolder) -> "Membership | None":
@@ -50,27 +38,32 @@ def join_others(settings: Settings, address: str, port: int, folder: StoreFolder
 
     ``address`` and ``port`` are where this one listens.
     """
-    url = _peer_url(settings, address, port)
-    if url is None:
+    if not isinstance(settings.catalogue_address, PostgresAddress):
         return None
+    return call_apart(partial(_join, settings, settings.catalogue_address, address, port, folder), may_break_off=True)
+
+
+def _join(
+    settings: Settings, catalogue: PostgresAddress, address: str, port: int, folder: StoreFolder
+) -> "Membership | None":
     from filestored.catalogue.catalogue import Catalogue
     from filestored.cluster.daemons import Membership
     from filestored.cluster.incarnation import join, new_incarnation
 
+    url = _peer_url(settings, catalogue, address, port)
+    if url is None:
+        return None
     try:
         incarnation = new_incarnation(folder.pid_file)
-        with contextlib.closing(Catalogue(settings.catalogue_address or folder.catalogue_file, durable=True)) as rows:
+        with contextlib.closing(Catalogue(catalogue, durable=True)) as rows:
             join(rows, folder.identity(), url, incarnation, leave_if_told)
     except (CatalogueError, OSError) as error:
         raise StartError(str(error)) from error
     return Membership(url, incarnation)
 
 
-def _peer_url(settings: Settings, address: str, port: int) -> str | None:
+def _peer_url(settings: Settings, catalogue: PostgresAddress, address: str, port: int) -> str | None:
     """Return where other daemons reach this one; None where there can be none."""
-    catalogue = settings.catalogue_address
-    if not isinstance(catalogue, PostgresAddress):
-        return None
     url = settings.peer_url
     if url == AUTO:
         from filestored.cluster.address import find_url

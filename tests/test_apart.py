@@ -1,0 +1,67 @@
+"""Work done by a child: what comes back from it, and what does not stay."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from filestored.apart import call_apart
+from filestored.errors import CatalogueBusy, FilestoredError, StartError
+from tests.conftest import StartDaemon
+
+
+def test_what_it_returns_comes_back_and_nothing_else_does() -> None:
+    seen: list[int] = []
+
+    def work() -> dict[str, int]:
+        seen.append(1)
+        return {"pid": os.getpid()}
+
+    assert call_apart(work)["pid"] != os.getpid()
+    assert seen == []
+
+
+def test_large_answers_come_back_whole() -> None:
+    assert call_apart(lambda: b"x" * (3 << 20)) == b"x" * (3 << 20)
+
+
+@pytest.mark.parametrize("error", [StartError("the store is gone"), CatalogueBusy("locked")])
+def test_its_errors_are_raised_here(error: FilestoredError) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(type(error) if isinstance(error, StartError) else FilestoredError) as raised:
+        call_apart(work)
+    assert str(error) in str(raised.value)
+
+
+def test_an_error_that_nobody_foresaw_is_one_line() -> None:
+    def work() -> None:
+        raise ZeroDivisionError("no way")
+
+    with pytest.raises(StartError, match=r"^ZeroDivisionError: no way$"):
+        call_apart(work)
+
+
+def test_a_child_that_is_killed_is_told() -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(StartError, match=r"ended \(-9\) before it was done"):
+        call_apart(work)
+
+
+def test_the_supervisor_keeps_no_library_of_the_catalogue(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1")
+    with open(f"/proc/{daemon.pid}/maps") as maps:
+        mapped = maps.read()
+    assert "granian" in mapped
+    assert "sqlalchemy" not in mapped
+
+
+def test_nothing_that_was_waiting_to_be_written_is_written_twice() -> None:
+    code = "from filestored.apart import call_apart\nprint('once', end='')\ncall_apart(lambda: None)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "once"
