@@ -9,11 +9,9 @@
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import time
@@ -273,6 +271,10 @@ def is_alive(address: str, patience: float) -> bool:
 
 
 def _answers(address: str, path: str, timeout: float) -> bool:
+    # while a daemon starts there is time for it: before, it would have to wait
+    import http.client
+    import ssl
+
     parts = urlsplit(address)
     host = _ANYWHERE.get(parts.hostname or "", parts.hostname or "")
     connection: http.client.HTTPConnection

@@ -20,7 +20,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
@@ -33,12 +32,13 @@ from filestored import __version__, logs
 from filestored.access import Access
 from filestored.apart import call_apart
 from filestored.blobs.layout import StoreFolder
-from filestored.blobs.opening import adopt_blobs, read_mark
+from filestored.blobs.opening import adopt_blobs
 from filestored.daemon import LastStart, StoreLock
-from filestored.errors import CatalogueUnavailable, FilestoredError, SettingsError, StartError
+from filestored.errors import CatalogueUnavailable, FilestoredError, StartError
 from filestored.service import Service
 from filestored.settings import Settings
 from filestored.signals import heed_signals, leave_if_told
+from filestored.startable import require_certificate, require_startable
 from filestored.starting import join_others, make_ready
 from filestored.supervision import Respawned, Rest, quiet_when_stopping
 
@@ -105,33 +105,6 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else 1
 
 
-def require_startable(settings: Settings) -> None:
-    """Raise SettingsError or StartError where a daemon cannot start, as far as can be told without changing anything.
-
-    What is to be made for it is made only then.
-    """
-    _require_detours(settings)
-    _require_certificate(settings)
-    StoreFolder.require(settings.folder, settings.hash, settings.bucket)
-    if settings.bucket is None:
-        return
-    from filestored.recovery import require_not_anew
-
-    read_mark(settings.bucket)
-    where = settings.catalogue_address
-    require_not_anew(settings.bucket, where or StoreFolder(settings.folder, settings.hash).catalogue_file)
-
-
-def _require_detours(settings: Settings) -> None:
-    """Raise SettingsError where downloads are to go a way that there is not."""
-    if settings.redirect_downloads is not None and settings.bucket is None:
-        raise SettingsError("--redirect-downloads needs a bucket: the addresses it sends to are those of its objects")
-    if settings.accel_redirect is not None and settings.bucket is not None:
-        raise SettingsError("--accel-redirect needs a store that is a folder: nginx sends its files")
-    if settings.accel_redirect is not None and not settings.trusted_proxy:
-        raise SettingsError("--accel-redirect needs --trusted-proxy, the address of nginx: nobody else is answered so")
-
-
 def _remember(last_start: LastStart | None, folder: StoreFolder) -> None:
     if last_start is not None:
         try:
@@ -173,17 +146,6 @@ def _why_not(error: OSError, host: str, port: int) -> str:
     return f"port {port} on {host} cannot be used: {error.strerror or error}"
 
 
-def _require_certificate(settings: Settings) -> None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # the empty passphrase keeps OpenSSL from asking a terminal for one
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=b"")
-    except (OSError, ValueError) as error:
-        raise StartError(f"the certificate {settings.tls_cert} and its key cannot be used: {error}") from error
-
-
 def _raise_descriptor_limit() -> None:
     """Allow as many open files and connections as the system grants."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -211,7 +173,7 @@ def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership |
     # the last look, when Granian has taken the signals over and has not started a worker yet
     granian.on_startup(leave_if_told)
     shared_file = StoreFolder(settings.folder, settings.hash).shared_file
-    require_reloadable = partial(_require_certificate, settings)
+    require_reloadable = partial(require_certificate, settings)
     granian.main_loop_interrupt = Rest(granian, shared_file, settings.stop_delay, service, require_reloadable)
     granian.respawned_wrks = Respawned(settings.workers)
     with quiet_when_stopping(granian):

@@ -20,7 +20,7 @@ from collections.abc import Iterator, MutableMapping
 from filestored.daemon import is_alive, is_ready
 
 _LOOK_SECONDS = 0.05
-_SHARE = 4
+_SHARE = 3
 _SHORTEST_SECONDS = 0.05
 _LONGEST_ANSWER_SECONDS = 10.0
 

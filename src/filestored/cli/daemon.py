@@ -8,8 +8,8 @@ import click
 from filestored import daemon
 from filestored.cli.options import setting_options
 from filestored.errors import StartError
-from filestored.server import require_startable, serve
 from filestored.settings import Loaded, describe_all, find_store, load, load_only
+from filestored.startable import require_startable
 
 Flags = dict[str, str | None]
 
@@ -27,6 +27,9 @@ def start(**flags: str | None) -> int:
 @setting_options()
 def run(**flags: str | None) -> int:
     """Run in the foreground."""
+    # it brings most of the program: the other commands are quicker without
+    from filestored.server import serve
+
     loaded = _load(flags, os.environ)
     return serve(loaded.settings, daemon.LastStart.of(loaded))
 

@@ -38,7 +38,7 @@ def check_catalogue(situation: Situation) -> Iterator[Finding]:
 
 
 def _judge_absent(situation: Situation, where: Path) -> Finding:
-    if any(situation.settings.store.glob("[0-9a-f][0-9a-f]")):
+    if any(situation.path.glob("[0-9a-f][0-9a-f]")):
         return fault(
             f"{where} is not there, and files are: they are served without names and owners",
             "restore it from a backup while no daemon runs, or run 'filestored reindex'",

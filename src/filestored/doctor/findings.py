@@ -65,9 +65,14 @@ class Situation:
         return self.loaded.settings
 
     @property
+    def path(self) -> Path:
+        """The local folder that the daemon works in: the store."""
+        return self.settings.store
+
+    @property
     def folder(self) -> StoreFolder:
         """The store's folder, which need not be there."""
-        return StoreFolder(self.settings.store, self.settings.hash)
+        return StoreFolder(self.path, self.settings.hash)
 
     @property
     def catalogue(self) -> Address:
@@ -77,7 +82,7 @@ class Situation:
     @property
     def place(self) -> Path:
         """The store's folder, or where that is missing the nearest one above it: on the same disk."""
-        path = self.settings.store
+        path = self.path
         while not path.is_dir() and path != path.parent:
             path = path.parent
         return path

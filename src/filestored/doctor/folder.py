@@ -15,7 +15,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def check_folder(situation: Situation) -> Iterator[Finding]:
     """See what a start would make of the folder."""
-    path = situation.settings.store
+    path = situation.path
     try:
         yield _judge(situation, path)
     except StartError as error:
@@ -47,7 +47,7 @@ def _judge(situation: Situation, path: Path) -> Finding:
 def is_own(situation: Situation) -> bool:
     """Tell whether the store, or where it would be made, may be written to by whoever asks, and is not another's."""
     private = situation.folder.private
-    owned = private if private.is_dir() else situation.settings.store
+    owned = private if private.is_dir() else situation.path
     if owned.is_dir() and owned.stat().st_uid != os.geteuid():
         return False
     return os.access(situation.place, os.W_OK | os.X_OK)
@@ -55,7 +55,7 @@ def is_own(situation: Situation) -> bool:
 
 def check_permissions(situation: Situation) -> Iterator[Finding]:
     """See whether this user may do what the daemon must, and others may not read what they must not."""
-    path, private = situation.settings.store, situation.folder.private
+    path, private = situation.path, situation.folder.private
     if not path.is_dir():
         yield _judge_place(situation.place)
         return

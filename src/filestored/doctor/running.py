@@ -21,7 +21,7 @@ def check_daemon(situation: Situation) -> Iterator[Finding]:
     """Ask the daemon that runs."""
     holder = situation.holder
     if holder is None:
-        yield skipped(f"no daemon runs on {situation.settings.store}")
+        yield skipped(f"no daemon runs on {situation.path}")
     elif not holder.address:
         yield warning(f"process {holder.pid} is starting", "wait a moment, then see its log")
     elif is_ready(holder.address):
