@@ -27,7 +27,9 @@ ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["filestored"]
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("image")]
+LAST = dict(instructions(DOCKERFILE)[[word for word, _ in instructions(DOCKERFILE)].index("LABEL") :])
+
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -122,24 +124,27 @@ def container() -> Iterator[Container]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_it_holds_what_the_program_needs_and_no_tools(container: Container) -> None:
-    there = installed_in(container.stage.folder / "opt" / "filestored" / "bin")
+def test_its_user_is_nobody_elses_and_owns_the_volume() -> None:
+    uid, gid = LAST["USER"].split(":")
+    assert int(uid) > 1000
+    assert f"--gid {gid} filestored" in LAST["RUN"]
+    assert f"--uid {uid} --gid {gid}" in LAST["RUN"]
+    assert f"install -d -o {uid} -g {gid} -m 0700 {LAST['VOLUME']}" in LAST["RUN"]
+    assert f"FILESTORED_STORE={LAST['VOLUME']}/" in LAST["ENV"]
+
+
+def test_its_port_is_the_daemons_default() -> None:
+    port = describe("port").default
+    assert LAST["EXPOSE"] == port
+    assert COMPOSE["ports"] == [f"{port}:{port}"]
+
+
+def test_it_holds_no_tools_serves_is_healthy_and_stops_when_told_to(container: Container) -> None:
+    """It is built once for this: what it holds comes first."""
+    stage = container.stage
+    there = installed_in(stage.folder / "opt" / "filestored" / "bin")
     assert there == needed_by("all") | {"filestored"}
     assert not {"pip", "hatchling", "setuptools"} & there
-
-
-def test_its_user_is_nobody_elses_and_owns_the_volume(container: Container) -> None:
-    uid, gid = container.stage.user.split(":")
-    assert int(uid) > 1000
-    making = [rest for word, rest in instructions(DOCKERFILE) if word == "RUN"][-1]
-    assert f"--gid {gid} filestored" in making
-    assert f"--uid {uid} --gid {gid}" in making
-    assert f"install -d -o {uid} -g {gid} -m 0700 {container.stage.volume}" in making
-    assert container.stage.env["FILESTORED_STORE"].startswith(f"{container.stage.volume}/")
-
-
-def test_it_serves_is_healthy_and_stops_when_told_to(container: Container) -> None:
-    stage = container.stage
     command = container.command(*stage.entrypoint, *stage.command)
     # the port alone is another than in the image
     env = {**container.env(), "FILESTORED_PORT": "0", "FILESTORED_HOST": "127.0.0.1", "FILESTORED_WORKERS": "1"}
@@ -171,8 +176,3 @@ def test_it_serves_is_healthy_and_stops_when_told_to(container: Container) -> No
     finally:
         process.kill()
         process.wait(10)
-
-
-def test_its_port_is_the_daemons_default(container: Container) -> None:
-    assert str(container.stage.port) == describe("port").default
-    assert COMPOSE["ports"] == [f"{container.stage.port}:{container.stage.port}"]

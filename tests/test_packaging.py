@@ -74,7 +74,16 @@ def test_without_extras_there_is_the_command_line_and_click(bare: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("run",), ("start", "--help"), ("status",), ("scrub",), ("config",), ("import", "."), ("copy-store", ".", ".")],
+    [
+        ("run",),
+        ("start", "--help"),
+        ("status",),
+        ("scrub",),
+        ("doctor",),
+        ("config",),
+        ("import", "."),
+        ("copy-store", ".", "."),
+    ],
 )
 def test_a_command_of_the_server_says_which_libraries_it_lacks(bare: Path, words: tuple[str, ...]) -> None:
     ended = run(bare / "filestored", *words)
