@@ -66,8 +66,8 @@ class Situation:
 
     @property
     def path(self) -> Path:
-        """The local folder that the daemon works in: the store."""
-        return self.settings.store
+        """The local folder that the daemon works in: the store, or the spool of one in a bucket."""
+        return self.settings.folder
 
     @property
     def folder(self) -> StoreFolder:
