@@ -22,9 +22,9 @@ import filestored.catalogue
 from filestored.catalogue import schema
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
+from filestored.catalogue.indexes import schema as tables
 from filestored.catalogue.listing import Pattern, Query, Sort
 from filestored.catalogue.records import FileRecord, TokenRecord, UploadRecord, Usage
-from filestored.catalogue.tables import schema as tables
 from filestored.digest import Digest
 from filestored.errors import CatalogueError, CatalogueMissing, StartError
 

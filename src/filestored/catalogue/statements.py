@@ -6,7 +6,7 @@ from operator import eq
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 
 from filestored.catalogue.tables import (
@@ -33,10 +33,12 @@ class Compiled(NamedTuple):
 class Prepared:
     """A Core statement compiled once and run on the driver's own cursor: on SQLite 8 µs where Core takes 55."""
 
-    def __init__(self, statement: sa.sql.ClauseElement, on_postgresql: sa.sql.ClauseElement | None = None) -> None:
-        """``on_postgresql`` is the same where it needs that dialect's own words."""
+    def __init__(
+        self, statement: sa.sql.ClauseElement, on_postgresql: Callable[[], sa.sql.ClauseElement] | None = None
+    ) -> None:
+        """``on_postgresql`` makes the same where it needs that dialect's own words."""
         self._statement = statement
-        self._on_postgresql = statement if on_postgresql is None else on_postgresql
+        self._on_postgresql = on_postgresql
 
     @cached_property
     def sqlite(self) -> Compiled:
@@ -46,10 +48,11 @@ class Prepared:
     @cached_property
     def postgresql(self) -> Compiled:
         """The statement for psycopg."""
-        # only here: a store with a file needs no other dialect
+        # only here: a store with a file needs no other dialect, which takes 2 MiB
         from sqlalchemy.dialects.postgresql import psycopg
 
-        return _compile(self._on_postgresql, psycopg.dialect())  # type: ignore[no-untyped-call]
+        statement = self._statement if self._on_postgresql is None else self._on_postgresql()
+        return _compile(statement, psycopg.dialect())  # type: ignore[no-untyped-call]
 
 
 def _compile(statement: sa.sql.ClauseElement, dialect: Dialect) -> Compiled:
@@ -65,7 +68,13 @@ def _insert(table: sa.Table, *left_out: str) -> Prepared:
 def _upsert(table: sa.Table, make: Callable[[Any], sa.sql.ClauseElement]) -> Prepared:
     """Prepare an insert that says what a conflict does, in which both databases agree but not their dialects."""
     values = _parameters(table)
-    return Prepared(make(sqlite.insert(table).values(values)), make(postgresql.insert(table).values(values)))
+
+    def make_for_postgresql() -> sa.sql.ClauseElement:
+        from sqlalchemy.dialects import postgresql
+
+        return make(postgresql.insert(table).values(values))
+
+    return Prepared(make(sqlite.insert(table).values(values)), make_for_postgresql)
 
 
 def _sum(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
@@ -228,7 +237,13 @@ _CLOCK_OF_POSTGRESQL: sa.ColumnElement[int] = sa.literal_column(
 
 def _by_clock(make: Callable[[Any, sa.ColumnElement[int]], sa.sql.ClauseElement]) -> Prepared:
     """Prepare a statement that asks the database's clock, from its dialect's words and its expression for that."""
-    return Prepared(make(sqlite, _CLOCK_OF_SQLITE), make(postgresql, _CLOCK_OF_POSTGRESQL))
+
+    def make_for_postgresql() -> sa.sql.ClauseElement:
+        from sqlalchemy.dialects import postgresql
+
+        return make(postgresql, _CLOCK_OF_POSTGRESQL)
+
+    return Prepared(make(sqlite, _CLOCK_OF_SQLITE), make_for_postgresql)
 
 
 def _take_lease(dialect: Any, clock: sa.ColumnElement[int]) -> Any:
@@ -358,8 +373,12 @@ def walk(column: sa.Column[Any], *, descending: bool, of_all: bool) -> tuple[Pre
             for where in ([], alike, [beyond])
         ]
 
-    first, second, third = zip(walk_on(eq), walk_on(_is_one_of_one), strict=True)
-    return Prepared(*first), Prepared(*second), Prepared(*third)
+    first, second, third = walk_on(eq)
+    return (
+        Prepared(first, lambda: walk_on(_is_one_of_one)[0]),
+        Prepared(second, lambda: walk_on(_is_one_of_one)[1]),
+        Prepared(third, lambda: walk_on(_is_one_of_one)[2]),
+    )
 
 
 def _is_one_of_one(column: sa.Column[Any], value: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
@@ -368,5 +387,7 @@ def _is_one_of_one(column: sa.Column[Any], value: sa.BindParameter[Any]) -> sa.C
     PostgreSQL would not keep to the order by that column otherwise, and perhaps look along another for rows that lie
     far apart there.
     """
+    from sqlalchemy.dialects import postgresql
+
     one: sa.ColumnElement[Any] = postgresql.array([value], type_=column.type)
     return column == sa.any_(one)

@@ -36,13 +36,6 @@ for _order in ("created_at", "folded_name", "size"):
             dialect="postgresql"
         )
 
-Index(
-    "ix_files_expires_at",
-    files.c.expires_at,
-    sqlite_where=files.c.expires_at.isnot(None),
-    postgresql_where=files.c.expires_at.isnot(None),
-)
-
 removals = Table(
     "removals",
     schema,
@@ -110,8 +103,6 @@ The bytes lie in ``uploads/`` of the daemon named by ``daemon``, or of the only 
 
 IS_UNDER_WAY = and_(uploads.c.digest.is_(None), uploads.c.joined_as.is_(None))
 """What tells the first from the others."""
-
-Index("ix_uploads_owner", uploads.c.owner, uploads.c.flushed, sqlite_where=IS_UNDER_WAY, postgresql_where=IS_UNDER_WAY)
 
 notes = Table(
     "notes",

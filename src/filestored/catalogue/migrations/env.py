@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from filestored.catalogue.tables import schema
+from filestored.catalogue.indexes import schema
 
 context.configure(
     connection=context.config.attributes["connection"],
