@@ -40,7 +40,7 @@ from filestored.settings import Settings
 from filestored.signals import heed_signals, leave_if_told
 from filestored.startable import require_certificate, require_startable
 from filestored.starting import join_others, make_ready
-from filestored.supervision import Respawned, Rest, quiet_when_stopping
+from filestored.supervision import Respawned, Rest, give_memory_back, quiet_when_stopping, spare_tracker
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
@@ -168,6 +168,7 @@ def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership |
     """Run Granian until it ends, and tell an ordered end from a failure."""
     # a forked worker would inherit the lock on the store and hold it beyond the supervisor's life
     multiprocessing.set_start_method("spawn", force=True)
+    spare_tracker()
     failures, failure = multiprocessing.Pipe(duplex=False)
     granian = _granian(settings, endpoint)
     # the last look, when Granian has taken the signals over and has not started a worker yet
@@ -176,6 +177,7 @@ def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership |
     require_reloadable = partial(require_certificate, settings)
     granian.main_loop_interrupt = Rest(granian, shared_file, settings.stop_delay, service, require_reloadable)
     granian.respawned_wrks = Respawned(settings.workers)
+    give_memory_back()
     with quiet_when_stopping(granian):
         try:
             granian.serve(target_loader=partial(load_application, settings, membership, failure), wrap_loader=False)
@@ -269,7 +271,7 @@ def _unblock() -> None:
 
 def _collect_seldom() -> None:
     """Look for garbage in cycles less often: requests make none, and what is remembered is looked through each time."""
-    gc.collect()
+    give_memory_back()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 

@@ -1,7 +1,10 @@
 """How Granian's supervisor waits, stops, and starts workers anew: what the daemon needs otherwise than it has it."""
 
 import contextlib
+import ctypes
+import gc
 import logging
+import os
 import signal
 import threading
 import time
@@ -52,8 +55,6 @@ class Rest(threading.Event):
         self._require_reloadable = require_reloadable
         self._ends: float | None = None
         self._is_reloading = False
-        # starting the first worker starts it otherwise, and that ends with SIGINT unblocked
-        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -108,7 +109,7 @@ class Rest(threading.Event):
         if self._ends is None and granian.interrupt_signal and self._stop_delay:
             announce_leaving(self._shared_file)
             logger.info("told to stop: that begins in {:g} seconds, or when told once more", self._stop_delay)
-            self._service.tell(f"told to stop: serves for {self._stop_delay:g} seconds more")
+            self._service.leaving(self._stop_delay)
             self._ends = time.monotonic() + self._stop_delay
             granian.interrupt_signal = False
         elif self._ends is not None and self._left() == 0:
@@ -137,6 +138,23 @@ class Respawned(dict[int, float]):
         """Return when a worker was started last, where they are too often; else what says that it is long ago."""
         is_often = len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < _DEATHS_SECONDS
         return self._times[-1] if is_often else default
+
+
+def spare_tracker() -> None:
+    """Keep multiprocessing from starting a process of its own beside the workers, which takes 6 MiB.
+
+    It would tidy up named memory and semaphores, and the workers have none; that process unblocks SIGINT besides.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    resource_tracker.getfd = lambda: nowhere
+
+
+def give_memory_back() -> None:
+    """Give the system back what only starting has needed."""
+    gc.collect()
+    # not every C library has it
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
