@@ -79,6 +79,20 @@ def test_it_is_ready_when_a_worker_answers_and_says_that_it_stops(manager: Manag
         daemon.kill()
 
 
+def test_it_asks_for_the_time_that_it_goes_on_serving(manager: Manager, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1", "--stop-delay", "3s", env=manager.env())
+    manager.hear("READY=1")
+    os.kill(daemon.pid, signal.SIGTERM)
+    told = manager.hear("STATUS=told to stop: serves for 3 seconds more")
+    assert "EXTEND_TIMEOUT_USEC=63000000" in told
+    assert "STOPPING=1" not in told
+    # a reload makes no sense any more, and changes nothing
+    os.kill(daemon.pid, signal.SIGHUP)
+    assert daemon.wait() == 0
+    assert "RELOADING=1" not in manager.hear("STOPPING=1")
+    assert "nothing is reloaded: the daemon is about to stop" in daemon.read_log()
+
+
 def test_it_is_not_ready_before_its_workers_are(manager: Manager, tmp_path: Path) -> None:
     """Both are held up where they start: the port is bound by then, and nobody would be answered."""
     process = subprocess.Popen(

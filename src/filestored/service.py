@@ -2,7 +2,7 @@
 
 ::
 
-    supervisor   READY=1 when a worker answers · STATUS=… · RELOADING=1 · STOPPING=1
+    supervisor   READY=1 when a worker answers · STATUS=… · RELOADING=1 · EXTEND_TIMEOUT_USEC=… · STOPPING=1
     a thread     asks the daemon, as anybody would; WATCHDOG=1 for each answer
 
 Datagrams to a socket that ``NOTIFY_SOCKET`` names; where there is none, nothing is said and nothing is started. The
@@ -23,6 +23,7 @@ _LOOK_SECONDS = 0.05
 _SHARE = 3
 _SHORTEST_SECONDS = 0.05
 _LONGEST_ANSWER_SECONDS = 10.0
+_LONGEST_END_SECONDS = 60.0
 
 
 class Service:
@@ -71,6 +72,12 @@ class Service:
         """Say that the workers have been replaced."""
         if self._is_ready:
             self.say("READY=1", f"STATUS=serves {self._url}")
+
+    def leaving(self, seconds: float) -> None:
+        """Say that the daemon was told to stop, serves for so long, and then needs some time to end."""
+        # a manager that has told it to counts since then
+        patience = int((seconds + _LONGEST_END_SECONDS) * 1e6)
+        self.say(f"EXTEND_TIMEOUT_USEC={patience}", f"STATUS=told to stop: serves for {seconds:g} seconds more")
 
     def stopping(self) -> None:
         """Say that the daemon finishes running requests and ends."""

@@ -89,7 +89,8 @@ class Daemons:
         while not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task], timeout=_READ_EVERY_SECONDS)
-        if self._shared.lead() and not self._is_contested:
+        # where only workers are replaced the daemon stays
+        if self._shared.is_stopping and self._shared.lead() and not self._is_contested:
             with contextlib.suppress(CatalogueError):
                 await self._leave()
 
