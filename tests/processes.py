@@ -18,12 +18,12 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 20) -> bool:
 def worker_pids(supervisor: int) -> list[int]:
     """Return the processes that answer requests, oldest first."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in _command_of(pid)]
+    return [int(pid) for pid in children if not _has_ended(pid)]
 
 
-def _command_of(pid: str) -> bytes:
+def _has_ended(pid: str) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         # it has ended this moment
-        return b""
+        return True

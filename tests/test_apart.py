@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from filestored.apart import call_apart
+from filestored.apart import begin_apart, call_apart
 from filestored.errors import CatalogueBusy, FilestoredError, StartError
-from tests.conftest import StartDaemon
+from tests.processes import wait_until
 
 
 def test_what_it_returns_comes_back_and_nothing_else_does() -> None:
@@ -53,12 +54,34 @@ def test_a_child_that_is_killed_is_told() -> None:
         call_apart(work)
 
 
-def test_the_supervisor_keeps_no_library_of_the_catalogue(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon("--workers", "1")
-    with open(f"/proc/{daemon.pid}/maps") as maps:
-        mapped = maps.read()
-    assert "granian" in mapped
-    assert "sqlalchemy" not in mapped
+def test_who_is_told_to_leave_does_not_wait_for_what_may_break_off(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    code = (
+        "import pathlib, sys, time\n"
+        "from filestored.apart import call_apart\n"
+        "from filestored.signals import heed_signals\n"
+        "def work():\n"
+        "    pathlib.Path(sys.argv[1]).touch()\n"
+        "    time.sleep(600)\n"
+        "heed_signals()\n"
+        "call_apart(work, may_break_off=True)\n"
+    )
+    leaving = subprocess.Popen([sys.executable, "-c", code, str(begun)])
+    assert wait_until(begun.exists)
+    leaving.terminate()
+    assert leaving.wait(60) == 0
+
+
+def test_what_is_begun_goes_on_meanwhile(tmp_path: Path) -> None:
+    def work() -> int:
+        (tmp_path / "begun").touch()
+        assert wait_until((tmp_path / "seen").exists)
+        return os.getpid()
+
+    finish = begin_apart(work)
+    assert wait_until((tmp_path / "begun").exists)
+    (tmp_path / "seen").touch()
+    assert finish() != os.getpid()
 
 
 def test_nothing_that_was_waiting_to_be_written_is_written_twice() -> None:

@@ -304,6 +304,19 @@ def test_a_worker_that_dies_is_replaced(start_daemon: StartDaemon) -> None:
     assert daemon.stop() == 0
 
 
+def test_two_workers_at_rest_take_less_than_120_mb(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "2")
+    processes = [daemon.pid, *worker_pids(daemon.pid)]
+    assert len(processes) == 3
+    assert sum(map(_memory_of, processes)) < 120_000_000
+
+
+def _memory_of(pid: int) -> int:
+    """Return the bytes of memory of a process, its share of what it has in common with others."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("Pss:")))
+
+
 def _is_ready(daemon: Daemon) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(f"{daemon.url}/readyz").status_code == 200
@@ -311,14 +324,15 @@ def _is_ready(daemon: Daemon) -> bool:
 
 
 def test_a_worker_that_cannot_start_ends_the_daemon_with_one_line(command: Command, tmp_path: Path) -> None:
-    # breaks an import that only workers make
+    # breaks what only workers do
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Broken:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'filestored.api.app':\n"
-        "            raise OSError('the disk is on fire')\n"
-        "sys.meta_path.insert(0, Broken())\n"
+        "import os, sys\n"
+        "def fail(*arguments, **named):\n"
+        "    raise OSError('the disk is on fire')\n"
+        "def break_it():\n"
+        "    if 'filestored.filestore' in sys.modules:\n"
+        "        sys.modules['filestored.filestore'].Filestore = fail\n"
+        "os.register_at_fork(after_in_child=break_it)\n"
     )
     path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH", ""))))
     for name in ("run", "start"):

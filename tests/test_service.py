@@ -135,11 +135,10 @@ def test_it_shows_that_it_lives_as_long_as_it_answers(start_daemon: StartDaemon,
     manager.hear("WATCHDOG=1")
 
 
-def test_workers_have_no_part_in_it(start_daemon: StartDaemon, manager: Manager) -> None:
-    daemon = start_daemon("--workers", "1", env=manager.env(watchdog=60))
-    (worker,) = worker_pids(daemon.pid)
-    variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
-    assert not [line for line in variables if line.startswith((b"NOTIFY_", b"WATCHDOG_"))]
+def test_processes_below_have_no_part_in_it(manager: Manager) -> None:
+    env = {"HOME": "/", "WATCHDOG_PID": str(os.getpid()), **manager.env(watchdog=60)}
+    Service.of(env)
+    assert env == {"HOME": "/"}
 
 
 def test_it_is_never_ready_where_it_cannot_start(manager: Manager, tmp_path: Path) -> None:

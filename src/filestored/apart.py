@@ -5,7 +5,8 @@ import pickle
 import select
 import signal
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from filestored.errors import FilestoredError, StartError
 from filestored.signals import is_told_to_leave, leave_if_told
@@ -23,6 +24,11 @@ def call_apart(work: Callable[[], T], *, may_break_off: bool = False) -> T:
     its end. Raises the FilestoredError that it raises, StartError for anything else, also where the child is killed.
     Call it while there is one thread.
     """
+    return begin_apart(work, may_break_off=may_break_off)()
+
+
+def begin_apart(work: Callable[[], T], *, may_break_off: bool = False) -> Callable[[], T]:
+    """Begin what :func:`call_apart` does; what is returned waits for the end of it, and has to be called."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -36,6 +42,10 @@ def call_apart(work: Callable[[], T], *, may_break_off: bool = False) -> T:
             # nothing of the parent's is flushed or closed twice
             os._exit(status)
     os.close(writer)
+    return partial(_finish, child, reader, may_break_off)
+
+
+def _finish(child: int, reader: int, may_break_off: bool) -> Any:
     answer = _answer(reader, child if may_break_off else None)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status != 0 or not answer:
@@ -45,8 +55,7 @@ def call_apart(work: Callable[[], T], *, may_break_off: bool = False) -> T:
     result, failure = pickle.loads(answer)  # noqa: S301 - from this very program
     if failure is not None:
         raise failure
-    returned: T = result
-    return returned
+    return result
 
 
 def _answer(reader: int, breakable: int | None) -> bytes:

@@ -26,7 +26,7 @@ from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.address import without_password
 from filestored.digest import Algorithm
 from filestored.errors import StartError
-from filestored.settings import Loaded, Settings, describe, describe_all
+from filestored.settings import Loaded, Settings, describe, describe_all, load_only
 
 START_SECONDS = 60.0
 """How long ``start`` waits until the daemon accepts requests."""
@@ -35,6 +35,7 @@ STOP_SECONDS = 60.0
 """How long ``stop`` waits until the daemon has ended."""
 
 _POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.01
 _TRIES = 10
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -83,6 +84,10 @@ class StoreLock:
         # overwritten before it is cut: the room it has is enough also on a full disk, where one starts to delete
         written = os.pwrite(self._descriptor, text.encode(), 0)
         os.ftruncate(self._descriptor, written)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: hold the lock no longer; the parent does."""
+        os.close(self._descriptor)
 
     def __enter__(self) -> "StoreLock":
         return self
@@ -178,6 +183,16 @@ class LastStart:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def flags_at(self, folder: Path) -> dict[str, str]:
+        """Return the flags for a start on the same local folder, whatever words name that from here.
+
+        Raises SettingsError.
+        """
+        named = load_only(("store", "spool"), self.flags, self.variables)
+        if named.bucket is None:
+            return {**self.flags, "store": str(folder)}
+        return {**self.flags, "store": named.spelled("store"), "spool": str(folder)}
+
     def remember(self, store: Path) -> None:
         """Keep it in the store, for the owner's eyes only. Raises StartError."""
         path = _last_start_file(store)
@@ -248,7 +263,7 @@ def _wait_until_ready(child: "subprocess.Popen[bytes]", folder: StoreFolder, wor
         holder = find_holder(folder.pid_file)
         if holder and holder.pid == child.pid and holder.address and is_ready(holder.address):
             return holder
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_LOOK_SECONDS)
     raise StartError(f"it accepted no request within {START_SECONDS:g} seconds and was stopped; see {folder.log_file}")
 
 
@@ -315,7 +330,7 @@ def stop(store: Path, patience: float = STOP_SECONDS) -> int:
     while running_pid(store) == holder.pid or not _has_ended(holder.pid):
         if time.monotonic() > deadline:
             raise StartError(f"process {holder.pid} still runs after {patience:g} seconds")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_LOOK_SECONDS)
     return holder.pid
 
 

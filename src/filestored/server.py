@@ -10,7 +10,6 @@ to the other commands.
 """
 
 import asyncio
-import atexit
 import contextlib
 import ctypes
 import errno
@@ -22,8 +21,10 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from loguru import logger
@@ -39,8 +40,8 @@ from filestored.service import Service
 from filestored.settings import Settings
 from filestored.signals import heed_signals, leave_if_told
 from filestored.startable import require_certificate, require_startable
-from filestored.starting import join_others, make_ready
-from filestored.supervision import Respawned, Rest, give_memory_back, quiet_when_stopping, spare_tracker
+from filestored.starting import begin_ready, join_others
+from filestored.supervision import Respawned, Rest, give_memory_back, quiet_when_stopping
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 30
 """How long running requests may take to finish when the daemon is told to stop."""
 
+_LIBRARIES = ("filestored.api.app", "filestored.filestore", "granian.server", "uvloop")
 _BACKPRESSURE = 16384
 # bytes; with more, slow readers hold more memory, and nothing gets faster
 _CONNECTION_BUFFER = 128 * 1024
@@ -92,7 +94,10 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
                 call_apart(partial(adopt_blobs, folder), may_break_off=True)
             leave_if_told()
             service.tell("makes the store ready")
-            tokens = make_ready(settings, folder)
+            ready = begin_ready(settings, folder)
+            # meanwhile, on another processor
+            _load_libraries()
+            tokens = ready()
             leave_if_told()
             endpoint = find_endpoint(settings)
             _raise_descriptor_limit()
@@ -100,7 +105,7 @@ def serve(settings: Settings, last_start: LastStart | None = None) -> int:
             membership = join_others(settings, endpoint.address, endpoint.port, folder)
             _announce(settings, endpoint, Access(settings.anonymous, tokens))
             with service.attending(endpoint.url):
-                return _supervise(settings, endpoint, membership, service)
+                return _supervise(settings, endpoint, membership, service, lock)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
 
@@ -164,11 +169,17 @@ def _announce(settings: Settings, endpoint: Endpoint, access: Access) -> None:
         logger.warning("--cors-origin *: every web site may do through its visitors' browsers whatever these may do")
 
 
-def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership | None", service: Service) -> int:
+def _load_libraries() -> None:
+    """Import what the workers need: they are forked, and so have it at once, and in memory that they share."""
+    for name in _LIBRARIES:
+        import_module(name)
+
+
+def _supervise(
+    settings: Settings, endpoint: Endpoint, membership: "Membership | None", service: Service, lock: StoreLock
+) -> int:
     """Run Granian until it ends, and tell an ordered end from a failure."""
-    # a forked worker would inherit the lock on the store and hold it beyond the supervisor's life
-    multiprocessing.set_start_method("spawn", force=True)
-    spare_tracker()
+    multiprocessing.set_start_method("fork", force=True)
     failures, failure = multiprocessing.Pipe(duplex=False)
     granian = _granian(settings, endpoint)
     # the last look, when Granian has taken the signals over and has not started a worker yet
@@ -178,9 +189,13 @@ def _supervise(settings: Settings, endpoint: Endpoint, membership: "Membership |
     granian.main_loop_interrupt = Rest(granian, shared_file, settings.stop_delay, service, require_reloadable)
     granian.respawned_wrks = Respawned(settings.workers)
     give_memory_back()
+    # what is never looked through is never written to, and stays shared
+    gc.freeze()
     with quiet_when_stopping(granian):
         try:
-            granian.serve(target_loader=partial(load_application, settings, membership, failure), wrap_loader=False)
+            granian.serve(
+                target_loader=partial(load_application, settings, membership, failure, lock), wrap_loader=False
+            )
         except SystemExit as leaving:
             # Granian's way to say that a worker ended unasked, also where a stop of the process group ended it
             if leaving.code and not granian.interrupt_signal:
@@ -229,11 +244,16 @@ def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
     )
 
 
-def load_application(settings: Settings, membership: "Membership | None", failure: Connection) -> "AsgiCallable":
+def load_application(
+    settings: Settings, membership: "Membership | None", failure: Connection, lock: StoreLock
+) -> "AsgiCallable":
     """Build the ASGI application of one worker. Where that fails, tell the supervisor why and wait for the end."""
     _die_with_supervisor()
-    # uvloop loses a signal that comes between two runs of the loop, as here between lifespan and requests
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    # a worker must not hold the store beyond the supervisor's life
+    lock.leave_to_parent()
+    # SIGTERM is blocked until the loop runs for requests: uvloop loses a signal that comes between two runs of it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         output = logs.configure(settings.log, settings.log_format, settings.log_file)
         access_log = logs.AccessLog(output, settings.log_format, settings.log)
@@ -241,10 +261,8 @@ def load_application(settings: Settings, membership: "Membership | None", failur
         _collect_seldom()
     except Exception as error:
         _give_up(error, failure)
-    if settings.bucket is not None:
-        # comes last: now and then obstore aborts an interpreter that ends in order (pyo3-async-runtimes, issue 40)
-        atexit.register(os._exit, 0)
-    atexit.register(access_log.close)
+    # a forked process ends with these, and not with what is registered for the end of an interpreter
+    Finalize(None, access_log.close, exitpriority=0)
 
     def serve_scope(scope: "Scope", receive: "Receive", send: "Send") -> Awaitable[None]:
         if scope["type"] == "lifespan":

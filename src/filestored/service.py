@@ -91,6 +91,9 @@ class Service:
             yield
             return
         self._url = url
+        # workers are forked meanwhile: a library that the thread is just importing could never be imported there
+        import ssl  # noqa: F401
+
         watcher = threading.Thread(target=self._attend, name="service", daemon=True)
         # it inherits the mask: a signal that came to it would not wake the main thread, which waits for it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

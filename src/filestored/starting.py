@@ -1,12 +1,13 @@
 """What a daemon waits for while it starts: that its store is ready, and that no other daemon goes by its id."""
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from filestored.apart import call_apart
+from filestored.apart import begin_apart, call_apart
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.address import Address, PostgresAddress
 from filestored.errors import CatalogueError, StartError
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from filestored.cluster.daemons import Membership
 
 
-def make_ready(settings: Settings, folder: StoreFolder) -> "list[TokenRecord]":
-    """Make a store ready to be opened, once, under the daemon's lock; return its tokens. Raises StartError.
+def begin_ready(settings: Settings, folder: StoreFolder) -> "Callable[[], list[TokenRecord]]":
+    """Begin to make a store ready to be opened, once, under the daemon's lock, in a process of its own.
 
-    SQLAlchemy is needed for it once, and would cost 16 MiB for as long as the supervisor runs.
+    What is returned waits until it is, returns the store's tokens, and raises StartError.
     """
-    return call_apart(partial(_prepare, folder, settings.catalogue_address))
+    return begin_apart(partial(_prepare, folder, settings.catalogue_address))
 
 
 def _prepare(folder: StoreFolder, catalogue: Address | None) -> "list[TokenRecord]":

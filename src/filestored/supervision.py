@@ -4,13 +4,11 @@ import contextlib
 import ctypes
 import gc
 import logging
-import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +24,15 @@ if TYPE_CHECKING:
 _DEATHS = 5
 _DEATHS_SECONDS = 30.0
 _SIGNAL_SECONDS = 0.2
+_HEEDED = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 class Rest(threading.Event):
-    """What the supervisor waits on; SIGINT comes through only meanwhile.
+    """What the supervisor waits on; SIGINT and SIGTERM come through only meanwhile.
 
-    Workers inherit the mask of the moment they are started in: Ctrl-C reaches the supervisor alone, which
-    tells them when to end. Here is also where it is seen that a stop or a reload (SIGHUP) begins, and a reload ends.
+    Workers inherit the mask of the moment they are started in: Ctrl-C reaches the supervisor alone, which tells them
+    when to end; SIGTERM they let in when they can heed it. Here is also where it is seen that a stop or a reload
+    (SIGHUP) begins, and a reload ends.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Rest(threading.Event):
         self._require_reloadable = require_reloadable
         self._ends: float | None = None
         self._is_reloading = False
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)
 
     def wait(self, timeout: float | None = None) -> bool:
         """See Event. When it is over because the daemon is told to stop, the workers know that."""
@@ -63,7 +63,7 @@ class Rest(threading.Event):
             self._is_reloading = False
             logger.info("the workers are replaced")
             self._service.reloaded()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED)
         try:
             # Granian forgets a stop that comes at the moment it begins to reload
             is_set = self._granian.interrupt_signal or super().wait(self._left() if timeout is None else timeout)
@@ -72,7 +72,7 @@ class Rest(threading.Event):
                 self.clear()
             return is_set
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)
             self._look()
 
     def _look(self) -> None:
@@ -138,15 +138,6 @@ class Respawned(dict[int, float]):
         """Return when a worker was started last, where they are too often; else what says that it is long ago."""
         is_often = len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < _DEATHS_SECONDS
         return self._times[-1] if is_often else default
-
-
-def spare_tracker() -> None:
-    """Keep multiprocessing from starting a process of its own beside the workers, which takes 6 MiB.
-
-    It would tidy up named memory and semaphores, and the workers have none; that process unblocks SIGINT besides.
-    """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    resource_tracker.getfd = lambda: nowhere
 
 
 def give_memory_back() -> None:
