@@ -29,7 +29,7 @@ class Exchange:
     __slots__ = (
         "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "began", "client", "digest", "headers",
         "host", "is_body_begun", "is_from_trusted", "is_http1", "is_last", "is_passed_on", "is_proxied", "method",
-        "path", "peer", "query_string", "received", "route", "scheme", "sent", "status",
+        "path", "query_string", "received", "route", "scheme", "sent", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,9 +38,7 @@ class Exchange:
         self.path: str = scope["path"]
         self.query_string: bytes = scope["query_string"]
         self.scheme: str = scope["scheme"]
-        self.peer: tuple[str, int] | None = scope["client"]
-        """Who is at the other end of the connection."""
-        self.client: str = self.peer[0] if self.peer else ""
+        self.client: str = scope["client"][0] if scope["client"] else ""
         self.headers = _header_map(scope["headers"])
         self.is_http1 = scope["http_version"][0] == "1"
         self.host = self.headers.get(b"host", b"").decode("latin-1")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 
 _TICK_SECONDS = 0.25
@@ -107,38 +107,14 @@ def drop_stalled_readers(timeout: float) -> None:
     The server would otherwise keep them for as long as the client likes, to hand over what the request left behind.
     """
     milliseconds = int(min(timeout, _MAX_TIMEOUT_SECONDS) * 1000)
-    for each in _sockets():
-        # a connection has from its beginning what is set where it is accepted
-        with contextlib.suppress(OSError):
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-
-
-def end_reading(client: tuple[str, int]) -> None:
-    """Have the server take what it has of a client's request for all there is: what is answered is still sent.
-
-    hyper does not always notice that nobody takes the rest of a body any more, and would wait for it without end.
-    Blocks for as long as it takes to look through this process's connections.
-    """
-    for each in _sockets():
-        with contextlib.suppress(OSError):
-            peer = each.getpeername()
-            if peer[1] == client[1] and _plain(peer[0]) == _plain(client[0]):
-                each.shutdown(socket.SHUT_RD)
-
-
-def _plain(address: str) -> str:
-    return address.removeprefix("::ffff:")
-
-
-def _sockets() -> Iterator[socket.socket]:
-    """Find this process's TCP sockets, which stay the server's and open."""
     for name in os.listdir("/proc/self/fd"):
         try:
             candidate = socket.socket(fileno=int(name))
         except OSError:
             continue
-        try:
+        with contextlib.suppress(OSError):
+            # a connection has from its beginning what is set where it is accepted
             if candidate.family in _INTERNET and candidate.type == socket.SOCK_STREAM:
-                yield candidate
-        finally:
-            candidate.detach()
+                candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        # it is the server's, and stays open
+        candidate.detach()
