@@ -38,6 +38,15 @@ def test_its_errors_are_raised_here(error: FilestoredError) -> None:
     assert str(error) in str(raised.value)
 
 
+def test_a_library_that_is_missing_is_still_named() -> None:
+    def work() -> None:
+        raise ModuleNotFoundError("no", name="psycopg")
+
+    with pytest.raises(ModuleNotFoundError) as raised:
+        call_apart(work)
+    assert raised.value.name == "psycopg"
+
+
 def test_an_error_that_nobody_foresaw_is_one_line() -> None:
     def work() -> None:
         raise ZeroDivisionError("no way")

@@ -21,8 +21,8 @@ def call_apart(work: Callable[[], T], *, may_break_off: bool = False) -> T:
     """Return what ``work`` returns in a child of this process, whose imports end with it.
 
     With ``may_break_off`` a signal that tells this process to leave ends both at once; otherwise the work is done to
-    its end. Raises the FilestoredError that it raises, StartError for anything else, also where the child is killed.
-    Call it while there is one thread.
+    its end. Raises the FilestoredError or ImportError that it raises, StartError for anything else, also where the
+    child is killed. Call it while there is one thread.
     """
     return begin_apart(work, may_break_off=may_break_off)()
 
@@ -76,7 +76,7 @@ def _answer(reader: int, breakable: int | None) -> bytes:
 def _outcome(work: Callable[[], object]) -> bytes:
     try:
         return pickle.dumps((work(), None))
-    except FilestoredError as error:
+    except (FilestoredError, ImportError) as error:
         failure: Exception = error
     except Exception as error:
         failure = StartError(f"{type(error).__name__}: {error}")
