@@ -1,6 +1,7 @@
 """The ASGI application: every request comes in here, finds its route, and leaves one line in the log."""
 
 import asyncio
+import gc
 import time
 from itertools import count
 from typing import Protocol
@@ -313,6 +314,9 @@ class Application:
     def _sweep(self) -> None:
         """Let go of files that were deleted or not asked for lately: an open one keeps its space on the disk."""
         self._downloads.sweep()
+        if self._filestore.shared.is_stopping:
+            # the server waits for requests whose bodies something still holds, if only a cycle
+            gc.collect()
         if self._filestore.shared.is_leaving:
             # these answers are made beforehand, and do not say that the connection ends
             self._answers_plainly = False

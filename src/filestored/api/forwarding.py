@@ -145,9 +145,11 @@ class Forwarding:
                     await self._require_there(peer)
             return answering.result()
         finally:
-            for task in (sending, answering):
-                task.cancel()
+            sending.cancel()
+            answering.cancel()
             await asyncio.gather(sending, answering, return_exceptions=True)
+            # what is raised here knows this frame: it must not know it in turn, or the body would never be let go
+            del sending, answering, waiting
 
     async def _read_body(self, connection: PeerConnection) -> bytes:
         body = b""
@@ -282,12 +284,14 @@ def _target_of(exchange: Exchange) -> str:
 
 def _require_no_answer(sending: "asyncio.Future[None]", answering: "asyncio.Future[PeerAnswer]") -> None:
     """Raise what has ended the sending, unless there is an answer all the same: it says more."""
-    error = sending.exception()
-    if isinstance(error, PeerAway):
-        # it has closed the connection, perhaps after an answer that has not been read yet
+    # it may have closed the connection after an answer that has not been read yet
+    if isinstance(sending.exception(), PeerAway) or answering.done():
         return
-    if error is not None and not answering.done():
-        raise error
+    try:
+        sending.result()
+    finally:
+        # see above
+        del sending, answering
 
 
 def _require_right_daemon(answer: PeerAnswer, peer: Peer) -> None:
