@@ -15,7 +15,7 @@ def require_startable(settings: Settings) -> None:
 
     What is to be made for it is made only then.
     """
-    _require_detours(settings)
+    require_detours(settings)
     require_certificate(settings)
     StoreFolder.require(settings.folder, settings.hash, settings.bucket)
     if settings.bucket is None:
@@ -28,7 +28,7 @@ def require_startable(settings: Settings) -> None:
     require_not_anew(settings.bucket, where or StoreFolder(settings.folder, settings.hash).catalogue_file)
 
 
-def _require_detours(settings: Settings) -> None:
+def require_detours(settings: Settings) -> None:
     """Raise SettingsError where downloads are to go a way that there is not."""
     if settings.redirect_downloads is not None and settings.bucket is None:
         raise SettingsError("--redirect-downloads needs a bucket: the addresses it sends to are those of its objects")

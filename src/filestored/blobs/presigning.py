@@ -25,7 +25,7 @@ def presign(store: "ObjectStore", key: str, seconds: float, headers: Mapping[str
     import obstore
 
     url = str(obstore.sign(store, "GET", key, timedelta(seconds=seconds)))
-    secret = _secret_of(url, os.environ)
+    secret = secret_of(url, os.environ)
     if secret is None:
         return url, False
     return sign_again(url, secret, {f"response-{name}": value for name, value in headers.items()}), True
@@ -45,7 +45,7 @@ def presign_removals(store: "ObjectStore", keys: Sequence[str], seconds: float) 
         return []
 
 
-def _secret_of(url: str, env: Mapping[str, str]) -> str | None:
+def secret_of(url: str, env: Mapping[str, str]) -> str | None:
     """Return the secret that signed an address, where it is that of the environment."""
     query = dict(parse_qsl(urlsplit(url).query))
     key = query.get("X-Amz-Credential", "").partition("/")[0]

@@ -1,9 +1,12 @@
 """Reaching a PostgreSQL server: connections with bounds of time, what goes wrong with them, and how long that lasts."""
 
+import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote
 
 import psycopg
 from loguru import logger
@@ -42,6 +45,7 @@ SILENT = "the server does not answer"
 
 _PORT = 5432
 _OLDEST_VERSION = 14
+_QUOTED = re.compile(r"(['\"])([^'\"]+)\1")
 _NOT_KEPT = re.compile("[\0\ud800-\udfff]")
 _IDLE_IN_TRANSACTION_SECONDS = 120
 _WAIT_INTERVAL_SECONDS = 0.1
@@ -94,7 +98,7 @@ class NoAnswer(psycopg.OperationalError):
 
 def server_of(address: PostgresAddress) -> tuple[str, int]:
     """Return the host and port of a server, the first of several; the host is empty or a path where it is local."""
-    said = conninfo_to_dict(address.url)
+    said = _parts_of(address)
     host = str(said.get("hostaddr") or said.get("host") or "").partition(",")[0]
     port = str(said.get("port") or "").partition(",")[0]
     return host, int(port) if port.isdecimal() else _PORT
@@ -102,17 +106,48 @@ def server_of(address: PostgresAddress) -> tuple[str, int]:
 
 def connect(address: PostgresAddress, *, durable: bool) -> PostgresConnection:
     """Connect, each statement to be a transaction of its own unless it says otherwise. Raises psycopg.Error."""
-    given = conninfo_to_dict(address.url)
+    given = _parts_of(address)
     session = _SESSION if durable else {**_SESSION, "synchronous_commit": "off"}
     options = " ".join(f"-c {name}={value}" for name, value in session.items())
     parameters = {**_DEFAULTS, **given, "options": f"{options} {given.get('options') or ''}".rstrip()}
-    connection = PostgresConnection.connect(make_conninfo("", **parameters), autocommit=True)
+    try:
+        connection = PostgresConnection.connect(make_conninfo("", **parameters), autocommit=True)
+    except psycopg.Error as error:
+        raise _without_secret(error, address) from None
     if durable:
         # what is acknowledged has to survive a power cut, also where the server's own default is not to
         connection.execute(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         )
     return connection
+
+
+@contextlib.contextmanager
+def connected(address: PostgresAddress, patience: float) -> Iterator[PostgresConnection]:
+    """Connect for a while to a server that answers within ``patience`` seconds. Raises CatalogueError for all else."""
+    try:
+        with contextlib.closing(connect(address, durable=False)) as connection:
+            connection.patience = patience
+            yield connection
+    except psycopg.Error as error:
+        raise explained(error) from error
+
+
+def _parts_of(address: PostgresAddress) -> dict[str, Any]:
+    """Return what an address says, as libpq reads it. Raises psycopg.Error where it cannot."""
+    try:
+        return conninfo_to_dict(address.url)
+    except psycopg.Error as error:
+        raise _without_secret(error, address) from None
+
+
+def _without_secret(error: psycopg.Error, address: PostgresAddress) -> psycopg.Error:
+    """Return an error that quotes nothing of an address but what anybody may see: libpq quotes what it cannot read."""
+    known = unquote(address.url) + address.url
+    text = _QUOTED.sub(
+        lambda quoted: '"***"' if quoted[2] in known and quoted[2] not in str(address) else quoted[0], str(error)
+    )
+    return error if text == str(error) else type(error)(text)
 
 
 # by classes and codes of SQLSTATE (PostgreSQL, appendix A)

@@ -39,6 +39,12 @@ def upgrade(connection: Connection, shown_as: str, *, may_change: bool = True) -
     command.upgrade(config, "head")
 
 
+def require_current(current: str, shown_as: str) -> None:
+    """Raise StartError where the tables are of another version than this program's: EarlierCatalogue if older."""
+    if current != LATEST:
+        _require_earlier(current, shown_as, may_change=False)
+
+
 def _require_earlier(current: str, shown_as: str, *, may_change: bool) -> None:
     if current not in CARRIED_FORWARD:
         raise StartError(

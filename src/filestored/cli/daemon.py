@@ -8,7 +8,7 @@ import click
 from filestored import daemon
 from filestored.cli.options import setting_options
 from filestored.errors import StartError
-from filestored.settings import Loaded, describe_all, find_store, load, load_only
+from filestored.settings import Loaded, describe_all, find_store, load
 from filestored.startable import require_startable
 
 Flags = dict[str, str | None]
@@ -52,10 +52,7 @@ def restart(**flags: str | None) -> int:
     env: Mapping[str, str] = os.environ
     if last is not None:
         given = {name: value for name, value in flags.items() if value is not None}
-        named = load_only(("store", "spool"), last.flags, last.variables)
-        # found by its folder, whatever words name that from here
-        place = {"store": named.spelled("store"), "spool": str(store)} if named.bucket else {"store": str(store)}
-        flags = {**last.flags, **place, **given}
+        flags = {**last.flags_at(store), **given}
         ours = {setting.variable for setting in describe_all()}
         env = {name: value for name, value in os.environ.items() if name not in ours} | last.variables
     # a mistake must show before anything is stopped

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 import click
 
@@ -10,6 +11,7 @@ from filestored import daemon
 from filestored.cli.options import setting_options
 from filestored.doctor.checks import Told, examine
 from filestored.doctor.findings import Situation, State
+from filestored.errors import StartError
 from filestored.settings import find_store, load
 
 Flags = Mapping[str, str | None]
@@ -26,7 +28,7 @@ def doctor(as_json: bool, **flags: str | None) -> int:
     What is examined are the settings that a restart would have: those of the last start, and those given here before
     them. Nothing is changed by it.
     """
-    situation = _situation(flags)
+    situation = find_situation(flags)
     told = []
     for each in examine(situation):
         told.append(each)
@@ -38,15 +40,23 @@ def doctor(as_json: bool, **flags: str | None) -> int:
     return 0 if is_well else 1
 
 
-def _situation(flags: Flags) -> Situation:
+def find_situation(flags: Flags) -> Situation:
+    """Return what is examined: the settings of the last start, those of flags and variables before them.
+
+    Raises SettingsError.
+    """
     store = find_store(flags, os.environ)
     given = {name: value for name, value in flags.items() if value is not None}
     env: Mapping[str, str] = os.environ
     last = daemon.LastStart.recall(store)
     if last is not None:
-        given = {**last.flags, "store": str(store), **given}
+        given = {**last.flags_at(store), **given}
         env = {**last.variables, **{name: value for name, value in env.items() if value}}
-    return Situation(load(given, env), daemon.running(store))
+    holder = None
+    with suppress(StartError):
+        # where it cannot be told the check of the daemon says why
+        holder = daemon.running(store)
+    return Situation(load(given, env), holder)
 
 
 def _show(told: Told) -> None:

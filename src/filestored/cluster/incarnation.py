@@ -38,6 +38,11 @@ def new_incarnation(lock: Path) -> str:
     return place[:_PLACE_DIGITS] + secrets.token_hex(8)
 
 
+def is_of_place(incarnation: str, other: str) -> bool:
+    """Tell whether two incarnations are of one lock file, and so of one daemon, started twice."""
+    return incarnation[:_PLACE_DIGITS] == other[:_PLACE_DIGITS]
+
+
 def join(catalogue: Catalogue, daemon: str, url: str, incarnation: str, look_up: Callable[[], None]) -> None:
     """Register a daemon that starts; wait while one of its id may be running, for some 10 s. Blocks.
 
@@ -48,7 +53,7 @@ def join(catalogue: Catalogue, daemon: str, url: str, incarnation: str, look_up:
     deadline = time.monotonic() + 2 * AWAY_SECONDS
     while True:
         known = next((each for each in catalogue.daemons() if each.id == daemon), None)
-        if known is not None and known.incarnation[:_PLACE_DIGITS] == incarnation[:_PLACE_DIGITS]:
+        if known is not None and is_of_place(known.incarnation, incarnation):
             catalogue.remove_daemon(daemon, known.incarnation)
         if catalogue.renew_daemon(daemon, url, incarnation, int(AWAY_SECONDS * 1000)):
             return

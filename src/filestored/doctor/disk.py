@@ -1,4 +1,4 @@
-"""The disk below the store: what kind it is, what is left of it, and whether flushing flushes."""
+"""The disk below the store, or its spool: what kind it is, what is left of it, and whether flushing flushes."""
 
 import os
 import statistics
@@ -27,10 +27,7 @@ def check_disk(situation: Situation) -> Iterator[Finding]:
     """See what kind of file system the store, and a catalogue in a file, lie on."""
     kind = filesystem_of(situation.place)
     if kind in _IN_MEMORY:
-        yield fault(
-            f"{situation.place} is in memory ({kind}): a restart loses everything",
-            "name a folder on a disk with --store",
-        )
+        yield _judge_memory(situation, kind)
         return
     where = situation.catalogue
     beside = filesystem_of(_existing(where.parent)) if isinstance(where, Path) else ""
@@ -41,10 +38,22 @@ def check_disk(situation: Situation) -> Iterator[Finding]:
         )
     elif kind in _REMOTE:
         yield warning(
-            f"the store is on a network file system ({kind})", "let one machine alone use it, and prefer a local disk"
+            f"{situation.called} is on a network file system ({kind})",
+            "let one machine alone use it, and prefer a local disk",
         )
     else:
         yield good(f"a file system of the kind {kind or 'that cannot be told'}")
+
+
+def _judge_memory(situation: Situation, kind: str) -> Finding:
+    found = f"{situation.place} is in memory ({kind}): a restart loses"
+    mend = f"name a folder on a disk with {situation.option}"
+    if situation.settings.bucket is None:
+        return fault(f"{found} everything", mend)
+    where = situation.catalogue
+    if isinstance(where, Path) and situation.path in where.parents:
+        return fault(f"{found} the catalogue", mend)
+    return warning(f"{found} unfinished uploads", mend)
 
 
 def filesystem_of(path: Path) -> str:

@@ -1,14 +1,20 @@
 """What a check is given, and what it answers."""
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.address import Address
 from filestored.daemon import Holder
+from filestored.errors import CatalogueError
+from filestored.extras import explained
 from filestored.settings import Loaded, Settings
+
+# an error of a start is a sentence that goes on with what to do
+_ADVICE = re.compile(r"[;:] ((?:name|restore|upgrade|look at|set) .*)")
 
 
 class State(StrEnum):
@@ -52,12 +58,26 @@ def fault(found: str, mend: str) -> Finding:
     return Finding(State.FAULT, found, mend)
 
 
+def refused(reason: str, mend: str) -> Finding:
+    """Say why a start would be refused; ``mend`` is what helps where the reason does not say so itself."""
+    advice = _ADVICE.search(reason)
+    return fault(reason, mend) if advice is None else fault(reason[: advice.start()], advice[1])
+
+
+def lacking(error: ImportError) -> Finding:
+    """Say which library is not installed, and how to install it."""
+    found, _, command = str(explained(error) or error).partition(": ")
+    return fault(found, command or "install it")
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What is examined: the settings a daemon would have, and the one that runs on the store, if any."""
 
     loaded: Loaded
     holder: Holder | None
+    failures: list[CatalogueError] = field(default_factory=list)
+    """Why the catalogue could not be read, once it could not: no other check waits for it again."""
 
     @property
     def settings(self) -> Settings:
@@ -71,8 +91,18 @@ class Situation:
 
     @property
     def folder(self) -> StoreFolder:
-        """The store's folder, which need not be there."""
-        return StoreFolder(self.path, self.settings.hash)
+        """The folder's paths; it need not be there."""
+        return StoreFolder(self.path, self.settings.hash, self.settings.bucket)
+
+    @property
+    def called(self) -> str:
+        """What the folder is called: the store itself, or the spool of one in a bucket."""
+        return "the store" if self.settings.bucket is None else "the spool"
+
+    @property
+    def option(self) -> str:
+        """The option that names the folder."""
+        return "--store" if self.settings.bucket is None else "--spool"
 
     @property
     def catalogue(self) -> Address:
@@ -81,7 +111,7 @@ class Situation:
 
     @property
     def place(self) -> Path:
-        """The store's folder, or where that is missing the nearest one above it: on the same disk."""
+        """The folder, or where that is missing the nearest one above it: on the same disk."""
         path = self.path
         while not path.is_dir() and path != path.parent:
             path = path.parent

@@ -1,4 +1,4 @@
-"""The folder of the store: whether it is one, or would become one, and whether the daemon's user may use it."""
+"""The store's folder, or the spool of one in a bucket: whether it is one or would be, and who may use it."""
 
 import os
 import pwd
@@ -6,8 +6,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from filestored.blobs.layout import is_laid_out_as_store
-from filestored.doctor.findings import Finding, Situation, fault, good, skipped, warning
+from filestored.blobs.layout import StoreFolder
+from filestored.doctor.findings import Finding, Situation, fault, good, refused, skipped, warning
 from filestored.errors import StartError
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -19,7 +19,9 @@ def check_folder(situation: Situation) -> Iterator[Finding]:
     try:
         yield _judge(situation, path)
     except StartError as error:
-        yield fault(str(error), "name another folder with --store, or restore this one")
+        is_closed = isinstance(error.__cause__, OSError)
+        mend = "run this as the user of the daemon" if is_closed else f"name another folder with {situation.option}"
+        yield refused(str(error), mend)
     except OSError as error:
         yield fault(f"{path} cannot be read: {error.strerror or error}", "run this as the user of the daemon")
 
@@ -27,21 +29,20 @@ def check_folder(situation: Situation) -> Iterator[Finding]:
 def _judge(situation: Situation, path: Path) -> Finding:
     if not path.exists():
         if situation.place != path.parent and not situation.place.is_dir():
-            return fault(f"{path} cannot be made", "name another folder with --store")
+            return fault(f"{path} cannot be made", f"name another folder with {situation.option}")
         return good(f"{path} is not there yet: the first start makes it")
     if not path.is_dir():
-        return fault(f"{path} is not a folder", "name a folder with --store")
+        return fault(f"{path} is not a folder", f"name a folder with {situation.option}")
+    bucket = situation.settings.bucket
+    StoreFolder.require(path, situation.settings.hash, bucket)
+    if bucket is not None:
+        return good(f"{path} is the spool of {bucket}, or becomes it")
     algorithms = situation.folder.algorithms()
     if algorithms:
         return good(f"{path} is a store, its files named by {', '.join(algorithms)}")
     if all(entry.name == "lost+found" for entry in os.scandir(path)):
         return good(f"{path} is empty: the first start makes it a store")
-    if is_laid_out_as_store(path):
-        return good(f"{path} is laid out as a store: the first start takes it over, as it is")
-    return fault(
-        f"{path} is neither empty nor a store: a start refuses it, and leaves everything in it alone",
-        "name another folder with --store",
-    )
+    return good(f"{path} is laid out as a store: the first start takes it over, as it is")
 
 
 def is_own(situation: Situation) -> bool:
@@ -57,7 +58,7 @@ def check_permissions(situation: Situation) -> Iterator[Finding]:
     """See whether this user may do what the daemon must, and others may not read what they must not."""
     path, private = situation.path, situation.folder.private
     if not path.is_dir():
-        yield _judge_place(situation.place)
+        yield _judge_place(situation)
         return
     owner = (private if private.is_dir() else path).stat().st_uid
     if owner != os.geteuid():
@@ -72,15 +73,16 @@ def check_permissions(situation: Situation) -> Iterator[Finding]:
     elif private.is_dir() and private.stat().st_mode & _OTHERS:
         yield warning(f"others on this machine may look into {private}", f"chmod 700 {private}")
     else:
-        yield good(f"{_name(owner)} may read and write the store, and others not what is the program's own")
+        yield good(f"{_name(owner)} may read and write {situation.called}, and others not what is the program's own")
 
 
-def _judge_place(place: Path) -> Finding:
+def _judge_place(situation: Situation) -> Finding:
+    place = situation.place
     if os.access(place, os.W_OK | os.X_OK):
-        return good(f"{_name(os.geteuid())} may make the store in {place}")
+        return good(f"{_name(os.geteuid())} may make {situation.called} in {place}")
     return fault(
         f"{_name(os.geteuid())} may not make a folder in {place}",
-        f"make the store as root and give it to {_name(os.geteuid())}, or name another folder with --store",
+        f"make it as root and give it to {_name(os.geteuid())}, or name another folder with {situation.option}",
     )
 
 
@@ -102,4 +104,4 @@ def _name(user: int) -> str:
 
 def skip_unless_own(situation: Situation) -> Finding | None:
     """Return what a check says that would have to write to a store which is not this user's; else None."""
-    return None if is_own(situation) else skipped("the store is not yours to write to: see permissions")
+    return None if is_own(situation) else skipped(f"{situation.called} is not yours to write to: see permissions")

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from filestored.daemon import is_alive, is_ready
+from filestored.daemon import is_alive, is_ready, running
 from filestored.doctor.findings import Finding, Situation, fault, good, skipped, warning
+from filestored.errors import StartError
 
 _PATIENCE_SECONDS = 5.0
 
@@ -21,7 +22,7 @@ def check_daemon(situation: Situation) -> Iterator[Finding]:
     """Ask the daemon that runs."""
     holder = situation.holder
     if holder is None:
-        yield skipped(f"no daemon runs on {situation.path}")
+        yield _judge_absent(situation)
     elif not holder.address:
         yield warning(f"process {holder.pid} is starting", "wait a moment, then see its log")
     elif is_ready(holder.address):
@@ -36,3 +37,11 @@ def check_daemon(situation: Situation) -> Iterator[Finding]:
             f"process {holder.pid} does not answer at {holder.address}",
             "see its log; filestored restart, unless it is stopped by a debugger",
         )
+
+
+def _judge_absent(situation: Situation) -> Finding:
+    try:
+        running(situation.path)
+    except StartError as error:
+        return fault(str(error), "run this as the user of the daemon, and see who has that file open (fuser)")
+    return skipped(f"no daemon runs on {situation.path}")

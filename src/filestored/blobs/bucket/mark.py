@@ -55,7 +55,7 @@ class Marks:
         """
         mark = self.read()
         if mark is None:
-            self._require_store_layout()
+            self.require_store_layout()
             self._make(_MARK, _written(Mark(list(algorithms), secrets.token_hex(16))))
             mark = self.read()
         if mark is None:
@@ -91,6 +91,15 @@ class Marks:
     def keeper(self) -> str:
         """See BlobStore."""
         return (self._get(_CATALOGUE) or b"").decode("ascii", "replace").strip()
+
+    def is_read_by_ranges(self) -> bool:
+        """Tell whether the engine answers a range of the mark with just that. Raises BlobStoreError."""
+        import obstore
+
+        with self._faults.explained(always=True):
+            whole = bytes(obstore.get(self._store, self._address.key(_MARK)).bytes())
+            part = bytes(obstore.get_range(self._store, self._address.key(_MARK), start=1, length=1))
+        return part == whole[1:2]
 
     def _get(self, name: str) -> bytes | None:
         import obstore
@@ -128,8 +137,11 @@ class Marks:
         if not is_made:
             self._put(name, body)
 
-    def _require_store_layout(self) -> None:
-        """Raise StartError unless a bucket without a mark is empty or holds blobs, by a few of its keys."""
+    def require_store_layout(self) -> None:
+        """Raise StartError unless a bucket without a mark is empty or holds blobs, by a few of its keys.
+
+        Raises BlobStoreError.
+        """
         for start in _PEEKED_FROM:
             for name in islice(names_in(self._store, self._faults, self._address, after=start), _PEEKED):
                 if digest_of(name) is None and not is_private(name):
