@@ -1,4 +1,5 @@
 # The image of filestored: `docker build -t filestored .`, then `docker run -p 9000:9000 -v files:/data filestored`.
+# Bucket and PostgreSQL too: deploy/cluster runs it with FILESTORED_STORE=s3://…, and its spool in /data/spool.
 # tests/test_image.py carries out these very steps, and runs what comes of them as the image would.
 FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
 
@@ -21,10 +22,11 @@ FROM base
 LABEL org.opencontainers.image.title="filestored" \
       org.opencontainers.image.description="A file storage daemon: POST a file, get its hash; GET it by the hash; DELETE it by the hash." \
       org.opencontainers.image.licenses="MIT"
-# a named volume takes over owner and mode of this folder
+# a named volume takes over owner and mode of this folder; what the base has of Python is compiled once, not at each health check
 RUN groupadd --gid 10001 filestored \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin filestored \
-    && install -d -o 10001 -g 10001 -m 0700 /data
+    && install -d -o 10001 -g 10001 -m 0700 /data \
+    && python -m compileall -q -x '/(site-packages|tests?|idlelib|turtledemo)/' "$(python -c 'import os; print(os.path.dirname(os.__file__))')"
 COPY --from=build /opt/filestored /opt/filestored
 ENV PATH=/opt/filestored/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -34,7 +36,7 @@ WORKDIR /data
 USER 10001:10001
 VOLUME /data
 EXPOSE 9000
-# running requests are finished first
+# running requests are finished first, for up to 30 seconds: an engine has to wait a minute, and --stop-delay on top of it
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=5m --retries=3 CMD ["filestored", "status", "--ready"]
 ENTRYPOINT ["filestored"]

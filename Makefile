@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-ceph lint format bench screenshots install lock dist image notes clean
+.PHONY: help run test test-ceph lint format bench screenshots docs install lock dist image notes clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,6 +37,9 @@ bench: $(VENV)/.dev ## measure side by side with nginx (needs nginx with its dav
 screenshots: $(VENV)/.dev ## take the pictures of the page in docs/images again (needs chromium)
 	$(BIN)/python -m tools.screenshots
 
+docs: $(VENV)/.installed ## write docs/help.md, what every command says to --help
+	$(BIN)/python -m tools.paste_help
+
 install: $(VENV)/.installed ## put the program at .venv/bin/filestored
 
 $(VENV)/.installed: requirements/run.txt pyproject.toml
@@ -51,8 +54,7 @@ $(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
 	touch $@
 
 lock: $(VENV)/.dev ## choose the newest versions of all libraries again
-	$(BIN)/python -m pip install --quiet uv
-	requirements/lock $(BIN)/uv
+	requirements/lock $(BIN)/uv --upgrade
 
 dist: $(VENV)/.installed ## build the wheel and the source archive into dist
 	rm -rf dist

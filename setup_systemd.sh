@@ -17,7 +17,10 @@ Settings of the daemon (`filestored run --help`); what is not given keeps filest
   --log LEVEL            least serious log lines to write
   --listen NUMBER        length of the queue of clients waiting to connect
   --buffer SIZE          bytes read or written at a time
-  --store FOLDER         folder the files are stored in; /var/lib/NAME by default
+  --store FOLDER|URL     folder or bucket (s3://…, gs://…, az://…) the files are stored in; /var/lib/NAME by default
+  --spool FOLDER         with a bucket, the folder for what is under way; /var/lib/NAME/spool by default
+  --tls-cert FILE        certificate chain; readable by the user, and not below /home, /root or /tmp
+  --tls-key FILE         its private key, likewise
   --default              the defaults for all that is not given, which is so anyway
 
 The unit:
@@ -31,7 +34,8 @@ How to go on:
   --unit-dir FOLDER      where it is installed; /etc/systemd/system
   -h, --help             show this
 
-Further settings, and passwords, go as FILESTORED_… lines into /etc/filestored/environment, which only root needs to read.
+Further settings go as FILESTORED_… lines into /etc/filestored/environment, which only root needs to read, and so do
+secrets: FILESTORED_CATALOGUE with the password of PostgreSQL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of a bucket.
 EOF
 }
 
@@ -61,7 +65,7 @@ is_hidden() { # path: is it in a folder that a hardened unit does not see?
 
 # what was asked for
 
-yes=no install=no name=filestored.service user=filestored program='' store='' unit_dir=/etc/systemd/system
+yes=no install=no name=filestored.service user=filestored program='' store='' spool='' unit_dir=/etc/systemd/system
 port=9000
 settings=()
 
@@ -70,7 +74,8 @@ while (($#)); do
     shift
     case $option in
     --*=*) value=${option#*=} option=${option%%=*} ;;
-    --host | --port | --log | --listen | --buffer | --store | --service-name | --service_name | --user | --program | --unit-dir)
+    --host | --port | --log | --listen | --buffer | --store | --spool | --tls-cert | --tls-key | \
+        --service-name | --service_name | --user | --program | --unit-dir)
         (($#)) || fail 2 "$option needs a value"
         value=$1
         shift
@@ -82,6 +87,15 @@ while (($#)); do
     --store)
         require_plain "$option" "$value"
         [[ $value == *://* ]] && store=$value || store=$(realpath -m -- "$value")
+        ;;
+    --spool) require_plain "$option" "$value" && spool=$(realpath -m -- "$value") ;;
+    --tls-cert | --tls-key)
+        require_plain "$option" "$value"
+        value=$(realpath -s -- "$value")
+        for file in "$value" "$(readlink -m -- "$value")"; do
+            ! is_hidden "$file" || fail 2 "$option $value: the service does not see $file; put it into /etc/filestored"
+        done
+        settings+=("$option" "$value")
         ;;
     --service-name | --service_name) name=$value ;;
     --user) user=$value ;;
@@ -106,8 +120,9 @@ require_plain 'the path of the program' "$program"
 [[ -f $program && -x $program ]] || fail 1 "$program cannot be run: name the command with --program"
 [[ $user =~ ^[a-z_][a-z0-9_-]{0,30}$ ]] || fail 2 "--user $user: that is no name of a user"
 for value in "${settings[@]}"; do require_plain 'the value' "$value"; done
-# the program itself judges what its settings may be
-"$program" config "${settings[@]}" >/dev/null || exit 2
+[[ -z $spool || $store == *://* ]] || fail 2 "--spool $spool: it is for a store in a bucket, --store s3://BUCKET/PREFIX"
+# the program itself judges what its settings may be, without those of whoever calls this
+env -i PATH="$PATH" "$program" config ${store:+--store "$store"} "${settings[@]}" >/dev/null || exit 2
 
 if ! agreed "A systemd unit for filestored will be written into $PWD. Go on?"; then
     printf 'Nothing was written.\n'
@@ -123,21 +138,25 @@ name=${name%.service}.service
 # the unit
 
 short=${name%.service}
-default_store=/var/lib/$short
-store=${store:-$default_store}
-[[ $store != / ]] || fail 2 '--store /: a store is a folder of its own'
+state=/var/lib/$short
+store=${store:-$state}
 require_plain 'the store' "$store"
+# the folder that the daemon writes to, and what a command beside it has to be told
+data=$store place=(--store "$store")
+if [[ $store == *://* ]]; then
+    data=${spool:-$state/spool} place=(--store "$store" --spool "${spool:-$state/spool}")
+fi
+[[ $data != / ]] || fail 2 "${place[-2]} /: it must be a folder of its own"
 
 folders=() home=yes
 is_made_by_systemd=no
-if [[ $store == "$default_store" || $store == *://* ]]; then
-    # what is under way on its way into a bucket lies below the working folder
-    folders+=("StateDirectory=$short" 'StateDirectoryMode=0700' "WorkingDirectory=$default_store")
+if [[ $data == "$state" || $data == "$state/spool" ]]; then
+    folders+=("StateDirectory=$short" 'StateDirectoryMode=0700' "WorkingDirectory=$state")
     is_made_by_systemd=yes
-elif is_hidden "$store"; then
-    folders+=("BindPaths=$store")
+elif is_hidden "$data"; then
+    folders+=("BindPaths=$data")
 else
-    folders+=("ReadWritePaths=$store")
+    folders+=("ReadWritePaths=$data")
 fi
 # what the program needs to be read: its environment, the checkout that may point to, the interpreter
 needed=()
@@ -169,7 +188,7 @@ $MARK; it writes this file anew each time. Changes: systemctl edit $name
 Description=filestored, a file storage daemon
 Documentation=file:$ROOT/docs/operations.md
 Wants=network-online.target
-After=network-online.target
+After=network-online.target postgresql.service
 # a database that is away for long must not end the attempts
 StartLimitIntervalSec=0
 
@@ -177,7 +196,7 @@ StartLimitIntervalSec=0
 # ready when a worker answers; a reload reads the TLS certificate anew, and ends no request
 Type=notify
 NotifyAccess=main
-ExecStart=$program run --store $store${settings[*]:+ ${settings[*]}}
+ExecStart=$program run ${place[*]}${settings[*]:+ ${settings[*]}}
 ExecReload=/bin/kill -HUP \$MAINPID
 EnvironmentFile=-/etc/filestored/environment
 User=$user
@@ -186,9 +205,9 @@ UMask=0077
 
 # making a large store of an older version ready takes its time
 TimeoutStartSec=infinity
-# the supervisor tells the workers, which finish running requests for up to 30 seconds
+# the supervisor tells the workers, which finish running requests for up to 30 seconds; for --stop-delay it asks for more
 KillMode=mixed
-TimeoutStopSec=45
+TimeoutStopSec=60
 WatchdogSec=60
 Restart=on-failure
 RestartSec=5
@@ -213,8 +232,8 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+# not ProcSubset=pid: how much the system has still to write (/proc/meminfo), and which boot this is, are asked for
 ProtectProc=invisible
-ProcSubset=pid
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -247,9 +266,13 @@ printf 'written: %s\n' "$PWD/$name"
 
 commands() {
     printf 'To install it, as root:\n'
-    printf '  useradd --system --user-group --no-create-home --home-dir %s --shell /usr/sbin/nologin %s\n' "$default_store" "$user"
+    printf '  useradd --system --user-group --no-create-home --home-dir %s --shell /usr/sbin/nologin %s\n' "$state" "$user"
     if [[ $is_made_by_systemd == no ]]; then
-        printf '  install -d -m 0700 -o %s -g %s %s\n' "$user" "$user" "$store"
+        printf '  install -d -m 0700 -o %s -g %s %s\n' "$user" "$user" "$data"
+    fi
+    if [[ $store == *://* ]]; then
+        printf '  test -e /etc/filestored/environment || install -D -m 0600 /dev/null /etc/filestored/environment\n'
+        printf '  # AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…, or what else opens the bucket, are lines of that file\n'
     fi
     printf '  install -m 0644 %s %s/\n' "$PWD/$name" "$unit_dir"
     printf '  systemctl daemon-reload\n  systemctl enable --now %s\n' "$name"
@@ -277,18 +300,23 @@ if [[ $(id -u) != 0 ]]; then
     as_root=(sudo)
 fi
 if ! getent passwd "$user" >/dev/null; then
-    "${as_root[@]}" useradd --system --user-group --no-create-home --home-dir "$default_store" --shell /usr/sbin/nologin "$user"
+    "${as_root[@]}" useradd --system --user-group --no-create-home --home-dir "$state" --shell /usr/sbin/nologin "$user"
 fi
-if [[ $is_made_by_systemd == no && ! -d $store ]]; then
-    "${as_root[@]}" install -d -m 0700 -o "$user" -g "$(id -gn "$user")" "$store"
-elif [[ -d $store && $(stat -c %U -- "$store") != "$user" ]]; then
-    fail 1 "$store belongs to $(stat -c %U -- "$store"): give it to $user with 'chown -R $user: $store', or name its owner with --user"
+if [[ $is_made_by_systemd == no && ! -d $data ]]; then
+    "${as_root[@]}" install -d -m 0700 -o "$user" -g "$(id -gn "$user")" "$data"
+elif [[ -d $data && $(stat -c %U -- "$data") != "$user" ]]; then
+    fail 1 "$data belongs to $(stat -c %U -- "$data"): give it to $user with 'chown -R $user: $data', or name its owner with --user"
 fi
 "${as_root[@]}" install -m 0644 "$PWD/$name" "$unit_dir/$name"
 "${as_root[@]}" systemctl daemon-reload
 "${as_root[@]}" systemctl enable "$name"
 if ! "${as_root[@]}" systemctl restart "$name"; then
     fail 1 "it does not start: 'journalctl -u $name' says why"
+fi
+beside="sudo -u $user"
+if [[ $store == *://* ]]; then
+    # the credentials are the service manager's to read
+    beside="sudo systemd-run --quiet --pipe --wait -p User=$user -p EnvironmentFile=-/etc/filestored/environment"
 fi
 cat <<EOF
 installed and started: $unit_dir/$name
@@ -297,5 +325,5 @@ installed and started: $unit_dir/$name
   systemctl restart $name
   systemctl stop $name
   journalctl -u $name -f
-Who has access: sudo -u $user $program token create NAME --permissions read,write,delete --store $store
+Who has access: $beside $program token create NAME --permissions read,write,delete ${place[*]: -2}
 EOF

@@ -67,7 +67,7 @@ def _locked(names: set[str]) -> list[str]:
 
 
 def _pip(*words: str) -> None:
-    ended = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, timeout=100)
+    ended = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, timeout=250)
     assert ended.returncode == 0, ended.stderr[-2000:]
 
 

@@ -1,5 +1,6 @@
 """The image: its steps carried out without an engine, and what comes of them run as an engine would run it."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -18,10 +19,15 @@ import httpx
 import pytest
 import yaml
 
-from filestored.settings import describe
+from filestored.quantities import parse_duration
+from filestored.server import DRAIN_SECONDS
+from filestored.settings import describe, describe_all, load
 from tests.dockerfile import Stage, build, instructions
 from tests.installing import installed_in, needed_by
+from tests.postgres import Database
 from tests.processes import wait_until
+from tests.s3 import Bucket
+from tests.sandbox import is_allowed
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -51,9 +57,21 @@ def test_compose_takes_every_right_away_that_is_not_needed() -> None:
     assert COMPOSE["read_only"] is True
     assert COMPOSE["cap_drop"] == ["ALL"]
     assert COMPOSE["security_opt"] == ["no-new-privileges:true"]
-    assert COMPOSE["volumes"] == ["data:/data"]
-    # longer than the daemon takes for running requests
-    assert int(COMPOSE["stop_grace_period"].removesuffix("s")) > 30
+    assert COMPOSE["volumes"] == [f"data:{LAST['VOLUME']}"]
+
+
+def test_compose_uses_settings_that_there_are() -> None:
+    loaded = load({}, COMPOSE["environment"])
+    assert not loaded.warnings
+    assert COMPOSE["environment"].keys() <= {setting.variable for setting in describe_all()}
+
+
+def test_whoever_ends_it_waits_a_minute() -> None:
+    """Twice what running requests are given, wherever a time is written."""
+    pages = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
+    told = [COMPOSE["stop_grace_period"], *re.findall(r"--stop-timeout (\d+)", "\n".join(pages))]
+    assert len(told) > 1
+    assert {parse_duration(each) for each in told} == {2 * DRAIN_SECONDS}
 
 
 @dataclass
@@ -98,15 +116,6 @@ def closed_above(path: Path) -> Path | None:
     return next((each for each in reversed(path.parents) if not each.stat().st_mode & stat.S_IXOTH), None)
 
 
-def is_allowed() -> bool:
-    """Tell whether this system lets one have mounts and processes of one's own."""
-    words = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", "mount -o remount,ro,bind /"]
-    return (
-        bool(shutil.which("unshare") and shutil.which("setpriv"))
-        and not subprocess.run(words, capture_output=True, timeout=30).returncode
-    )
-
-
 @pytest.fixture(scope="module")
 def container() -> Iterator[Container]:
     # not below the folder of the tests, which nobody else may enter
@@ -124,6 +133,18 @@ def container() -> Iterator[Container]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def test_what_the_base_has_of_python_is_compiled_for_its_user(tmp_path: Path) -> None:
+    """Nobody could later: the root is read-only, and the health check would compile it all each time."""
+    (step,) = [step for step in LAST["RUN"].split(" && ") if "compileall" in step]
+    copied = tmp_path / "lib"
+    left_out = shutil.ignore_patterns("site-packages", "__pycache__", "test", "tests", "idlelib", "*.so")
+    shutil.copytree(Path(os.__file__).parent, copied, ignore=left_out)
+    *words, place = shlex.split(step)
+    assert place.startswith("$(python -c ")
+    subprocess.run([sys.executable, *words[1:], str(copied)], check=True, timeout=300)
+    assert (copied / "json" / "__pycache__" / f"decoder.{sys.implementation.cache_tag}.pyc").exists()
+
+
 def test_its_user_is_nobody_elses_and_owns_the_volume() -> None:
     uid, gid = LAST["USER"].split(":")
     assert int(uid) > 1000
@@ -139,40 +160,82 @@ def test_its_port_is_the_daemons_default() -> None:
     assert COMPOSE["ports"] == [f"{port}:{port}"]
 
 
-def test_it_holds_no_tools_serves_is_healthy_and_stops_when_told_to(container: Container) -> None:
-    """It is built once for this: what it holds comes first."""
-    stage = container.stage
-    there = installed_in(stage.folder / "opt" / "filestored" / "bin")
-    assert there == needed_by("all") | {"filestored"}
-    assert not {"pip", "hatchling", "setuptools"} & there
+@dataclass
+class Running:
+    """The container while it runs, and the address of its daemon."""
+
+    container: Container
+    process: subprocess.Popen[bytes]
+    env: dict[str, str]
+    url: str
+
+    def is_healthy(self) -> bool:
+        """Ask what the image says that an engine is to ask."""
+        stage = self.container.stage
+        program = str(stage.folder / "opt/filestored/bin" / stage.health[0])
+        words, place = [program, *stage.health[1:]], self.container.volume
+        return not subprocess.run(words, env=self.env, cwd=place, capture_output=True).returncode
+
+    def stop(self) -> int:
+        """Tell process 1 to end, as an engine does; return its exit status."""
+        # it is the child of what has made its namespace
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        os.kill(int(children[0]) if is_allowed() else self.process.pid, signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def running(container: Container, folder: str, env: dict[str, str]) -> Iterator[Running]:
+    """Run the image's command with variables besides its own, until it serves and then until the block ends."""
+    stage, log = container.stage, container.log
     command = container.command(*stage.entrypoint, *stage.command)
     # the port alone is another than in the image
-    env = {**container.env(), "FILESTORED_PORT": "0", "FILESTORED_HOST": "127.0.0.1", "FILESTORED_WORKERS": "1"}
-    with container.log.open("wb") as log:
-        process = subprocess.Popen(command, env=env, cwd=container.volume, stdout=log, stderr=log)
-    store = container.volume / "store"
+    env = {**container.env(), "FILESTORED_PORT": "0", "FILESTORED_HOST": "127.0.0.1", "FILESTORED_WORKERS": "1"} | env
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=env, cwd=container.volume, stdout=output, stderr=output)
     try:
-        assert wait_until(lambda: " serves " in container.log.read_text(), seconds=90), container.log.read_text()
-        url = (store / ".filestored/daemon.pid").read_text().split()[1]
-
-        def is_healthy() -> bool:
-            program = str(stage.folder / "opt/filestored/bin" / stage.health[0])
-            return not subprocess.run([program, *stage.health[1:]], env=env, capture_output=True).returncode
-
-        assert wait_until(is_healthy, seconds=90)
-        with httpx.Client(base_url=url) as client:
-            digest = client.post("/?name=hello.txt", content=b"Hello, world!").text
-            assert client.get(f"/{digest}").text == "Hello, world!"
-            assert "text/html" in client.get("/", headers={"Accept": "text/html"}).headers["content-type"]
-            assert client.get("/docs").status_code == 200
-        if is_allowed():
-            assert {path.stat().st_uid for path in store.rglob("*")} == {int(stage.user.split(":")[0])}
-        # process 1 is the child of what has made its namespace
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[0]) if is_allowed() else process.pid, signal.SIGTERM)
-        assert process.wait(60) == 0
-        assert not is_healthy()
-        assert container.log.read_text().rstrip().endswith("stopped")
+        assert wait_until(lambda: " serves " in log.read_text(), seconds=90), log.read_text()
+        url = (container.volume / folder / ".filestored/daemon.pid").read_text().split()[1]
+        runs = Running(container, process, env, url)
+        assert wait_until(runs.is_healthy, seconds=90)
+        yield runs
     finally:
         process.kill()
         process.wait(10)
+
+
+def require_service(runs: Running, content: bytes) -> None:
+    """Store a file and read it again, and see that the page and the description are there."""
+    with httpx.Client(base_url=runs.url, timeout=60) as client:
+        digest = client.post("/?name=hello.txt", content=content).text
+        assert client.get(f"/{digest}").content == content
+        assert "text/html" in client.get("/", headers={"Accept": "text/html"}).headers["content-type"]
+        assert client.get("/docs").status_code == 200
+        assert client.delete(f"/{digest}").status_code == 200
+
+
+def require_owner(container: Container, folder: str) -> None:
+    if is_allowed():
+        owners = {path.stat().st_uid for path in (container.volume / folder).rglob("*")}
+        assert owners == {int(container.stage.user.split(":")[0])}
+
+
+def test_it_holds_no_tools_serves_is_healthy_and_stops_when_told_to(
+    container: Container, bucket: Bucket, database: Database
+) -> None:
+    """It is built once for all of this: what it holds comes first, last what deploy/cluster does with it."""
+    there = installed_in(container.stage.folder / "opt" / "filestored" / "bin")
+    assert there == needed_by("all") | {"filestored"}
+    assert not {"pip", "hatchling", "setuptools"} & there
+    with running(container, "store", {}) as runs:
+        require_service(runs, b"Hello, world!")
+        require_owner(container, "store")
+        assert runs.stop() == 0
+        assert not runs.is_healthy()
+    assert container.log.read_text().rstrip().endswith("stopped")
+    # the folder that the image names gives way, and the spool is in the volume
+    env = {"FILESTORED_STORE": bucket.url, "FILESTORED_CATALOGUE": database.url, "FILESTORED_ANONYMOUS": "full"}
+    with running(container, "spool", env | bucket.env) as runs:
+        require_service(runs, os.urandom(9 << 20))
+        require_owner(container, "spool")
+        assert runs.stop() == 0

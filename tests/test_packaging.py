@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+from email import message_from_bytes
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
@@ -13,12 +15,14 @@ import httpx
 import pytest
 from packaging.utils import canonicalize_name
 
-from filestored import extras
+from filestored import __version__, extras
 from tests.conftest import Daemon, StartDaemon
 from tests.installing import ROOT, build_wheel, install, installed_in, needed_by
 from tests.test_project import PROJECT
 
 pytestmark = pytest.mark.timeout(300)
+
+INSTALLING = (ROOT / "docs" / "installing.md").read_text()
 
 SERVERS = {
     "alembic",
@@ -198,11 +202,59 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     there = {name for name in ZipFile(wheel).namelist() if not name.startswith("filestored-")}
     assert there == wanted
     assert {"filestored/web/index.html", "filestored/catalogue/migrations/env.py", "filestored/py.typed"} <= there
+    described = message_from_bytes(read_metadata(wheel))
+    assert described["Version"] == __version__
+    assert set(described.get_all("Provides-Extra", [])) == {
+        "server",
+        "client",
+        "buckets",
+        "postgresql",
+        "blake3",
+        "all",
+    }
+
+
+def read_metadata(wheel: Path) -> bytes:
+    with ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return archive.read(name)
+
+
+def test_what_make_dist_builds_is_complete(wheel: Path, tmp_path: Path) -> None:
+    """The wheel, and an archive of the sources that the same wheel comes of."""
+    hatchling = [sys.executable, "-m", "hatchling", "build", "--directory"]
+    subprocess.run([*hatchling, str(tmp_path / "dist")], cwd=ROOT, check=True, capture_output=True, timeout=100)
+    (archive,) = (tmp_path / "dist").glob("*.tar.gz")
+    (built,) = (tmp_path / "dist").glob("*.whl")
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path, filter="data")
+    sources = tmp_path / archive.name.removesuffix(".tar.gz")
+    # whatever a file of the tests is compared with is there, too
+    for path in (
+        "Dockerfile",
+        "compose.yaml",
+        ".dockerignore",
+        "setup_systemd.sh",
+        "Makefile",
+        "tools",
+        "deploy",
+        "docs",
+    ):
+        assert (sources / path).exists(), path
+    subprocess.run([*hatchling, str(tmp_path / "again"), "-t", "wheel"], cwd=sources, check=True, timeout=100)
+    (again,) = (tmp_path / "again").glob("*.whl")
+    names = [sorted(ZipFile(each).namelist()) for each in (wheel, built, again)]
+    assert names[0] == names[1] == names[2]
 
 
 def test_a_server_installed_by_pip_alone_does_its_work(server_only: Path, tmp_path: Path) -> None:
     """From an empty folder and environment, as whoever installs it has them; nothing of the checkout is there."""
     command = server_only / "filestored"
+    assert run(command, "--version").stdout == f"filestored {__version__}\n"
+    checked = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", server_only / "python", "check"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout
     env = {"FILESTORED_STORE": str(tmp_path / "store"), "FILESTORED_HOST": "127.0.0.1", "FILESTORED_PORT": "0"}
     started = run(command, "start", "--workers", "1", **env)
     assert started.returncode == 0, started.stderr
@@ -220,9 +272,48 @@ def test_a_server_installed_by_pip_alone_does_its_work(server_only: Path, tmp_pa
             assert client.get(f"/{digest}").text == "Hello, world!"
             # the catalogue's tables are there, made by the migrations
             assert [file["name"] for file in client.get("/v1/files").json()["files"]] == ["hello.txt"]
+            assert client.delete(f"/?file_hash={digest}").status_code == 200
+            assert client.get(f"/{digest}").status_code == 404
         assert run(command, "restart", **env).returncode == 0
         assert run(command, "status", "--ready", **env).returncode == 0
         assert run(command, "scrub", **env).returncode == 0
     finally:
         stopped = run(command, "stop", **env)
     assert stopped.returncode == 0, stopped.stderr
+
+
+DOCUMENTED = re.findall(r"`((?:pipx|uv tool) install) 'dist/filestored-….whl\[all\]'`", INSTALLING)
+
+
+@pytest.mark.parametrize("words", DOCUMENTED)
+def test_programs_that_install_programs_install_this_one(words: str, wheel: Path, tmp_path: Path) -> None:
+    """As docs/installing.md says, for oneself and apart from everything else."""
+    places = {name: str(tmp_path / name) for name in ("PIPX_HOME", "PIPX_BIN_DIR", "PIPX_MAN_DIR", "UV_TOOL_DIR")}
+    env = {**places, "UV_TOOL_BIN_DIR": places["PIPX_BIN_DIR"], "UV_CACHE_DIR": str(tmp_path / "cache")}
+    # with this interpreter, and from where pip takes packages
+    env |= {"UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never", **index_for_uv()}
+    program, *rest = words.split()
+    ended = run(Path(sys.executable).parent / program, *rest, f"{wheel}[all]", **env)
+    assert ended.returncode == 0, ended.stderr
+    command = Path(places["PIPX_BIN_DIR"]) / "filestored"
+    assert run(command, "--version").stdout == f"filestored {__version__}\n"
+    store = ("--store", str(tmp_path / "store"))
+    started = run(command, "start", "--workers", "1", "--host", "127.0.0.1", "--port", "0", *store)
+    assert started.returncode == 0, started.stderr
+    try:
+        assert httpx.get(f"{started.stdout.split()[-1]}/readyz").status_code == 200
+    finally:
+        assert run(command, "stop", *store).returncode == 0
+
+
+def test_both_of_them_are_documented() -> None:
+    assert sorted(DOCUMENTED) == ["pipx install", "uv tool install"]
+
+
+def index_for_uv() -> dict[str, str]:
+    """Return what pip is told of package indexes, in the words of uv, which does not ask pip."""
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    told = dict(re.findall(r"^[^=]*\.([a-z-]+)='(.*)'$", listed.stdout, re.MULTILINE))
+    names = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "cert": "SSL_CERT_FILE"}
+    # the best of all of them, as with pip
+    return {"UV_INDEX_STRATEGY": "unsafe-best-match"} | {names[key]: told[key] for key in names if key in told}

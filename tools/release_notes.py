@@ -8,11 +8,14 @@ CHANGELOG = Path(__file__).parent.parent / "CHANGELOG.md"
 
 
 def notes_of(version: str, text: str) -> str:
-    """Return the section of a version, its heading left out. Raises LookupError where there is none, or it is empty."""
+    """Return the section of a version, its heading left out, each item on one line: a release shows each end of a line.
+
+    Raises LookupError where there is none, or it is empty.
+    """
     section = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     if section is None or not section[1].strip():
         raise LookupError(f"CHANGELOG.md says nothing of {version}")
-    return section[1].strip()
+    return re.sub(r"\n +(?=[^\s*-])", " ", section[1]).strip()
 
 
 def main() -> None:

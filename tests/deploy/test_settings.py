@@ -1,9 +1,9 @@
 """What lies in deploy/cluster names only settings, addresses and values that there are."""
 
+import json
 import re
 import shlex
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,10 +16,14 @@ from filestored.quantities import parse_duration
 from filestored.settings import Settings, describe_all, load
 from tests.conftest import require_program
 from tests.deploy.proxies import DEPLOY
+from tests.dockerfile import instructions
 
 ROOT = DEPLOY.parent
 CLUSTER = DEPLOY / "cluster"
 VARIABLES = {setting.variable for setting in describe_all()}
+IMAGE = dict(instructions((ROOT / "Dockerfile").read_text()))
+"""What the image's last stage says, by the words of its instructions."""
+
 OF_OBSTORE = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
@@ -56,17 +60,17 @@ def test_compose_runs_two_daemons_with_settings_that_there_are() -> None:
     services = compose()["services"]
     daemons = [service for service in services.values() if service["image"] == "filestored:latest"]
     assert len(daemons) == 2
-    spools = {service["volumes"][0] for service in daemons}
-    assert len(spools) == 2
+    assert len({service["volumes"][0] for service in daemons}) == 2
     for service in daemons:
         settings = settings_of(service["environment"])
-        assert str(settings.spool) == "/spool"
-        assert all(spool.endswith(":/spool") for spool in spools)
+        (volume,) = service["volumes"]
+        assert settings.spool.is_relative_to(IMAGE["VOLUME"])
+        assert volume.endswith(f":{IMAGE['VOLUME']}")
         assert settings.bucket_endpoint == "http://s3:3900"
         assert seconds(service["stop_grace_period"]) >= settings.stop_delay + 60
         proxy = services["proxy"]["networks"]["inside"]["ipv4_address"]
         assert [str(network) for network in settings.trusted_proxy] == [f"{proxy}/32"]
-        assert service["healthcheck"]["test"][-1].count(f":{settings.port}/readyz") == 1
+        assert service["healthcheck"]["test"][1:] == json.loads(IMAGE["HEALTHCHECK"].partition("CMD")[2])
 
 
 def test_compose_names_nothing_that_is_not_there() -> None:
@@ -100,50 +104,50 @@ def test_the_proxies_know_the_daemons_where_compose_puts_them() -> None:
     assert line.split() == [f"{name}:{port}" for name in daemons]
 
 
-def instructions() -> list[tuple[str, list[str]]]:
-    """Return what the Dockerfile has done, each with its words."""
-    text = (CLUSTER / "Dockerfile").read_text().replace("\\\n", "")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return [(line.split()[0], shlex.split(line)[1:]) for line in lines]
+def test_there_is_one_image_and_the_cluster_runs_it_as_it_is() -> None:
+    assert not list(DEPLOY.rglob("*Dockerfile*"))
+    daemons = [each for each in compose()["services"].values() if each["image"].startswith("filestored")]
+    (stateful,) = kubernetes()["StatefulSet"]
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    assert {container["image"], *(each["image"] for each in daemons)} == {"filestored:latest"}
+    for daemon in daemons:
+        # an engine would take what is said of either instead of what the image says
+        assert not {"command", "entrypoint", "user", "working_dir"} & daemon.keys()
+        assert (CLUSTER / daemon["build"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
+    assert container["args"] == json.loads(IMAGE["CMD"])
+    assert not {"command", "workingDir"} & container.keys()
 
 
-def test_the_image_is_built_of_what_there_is() -> None:
-    told = instructions()
-    # a file comes to where a folder is named, a folder takes that name
-    copied = {Path(words[-1]) / (Path(source).name if words[-1].endswith("/") else ""): ROOT / source
-              for name, words in told if name == "COPY" for source in words[:-1]}  # fmt: skip
-    assert all(source.exists() for source in copied.values())
-    commands = [words for name, words in told if name == "RUN"]
-    (listed,) = [Path(words[words.index("--requirement") + 1]) for words in commands if "--requirement" in words]
-    assert copied[listed] == ROOT / "requirements" / "run.txt"
-    (installed,) = [re.fullmatch(r"(.*)\[(.*)\]", word) for words in commands for word in words if "[" in word]
-    assert installed is not None
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert installed[2] in project["optional-dependencies"]
-    # all that building it reads
-    for name in ("pyproject.toml", "src", project["readme"], *project["license-files"]):
-        assert copied[Path(installed[1]) / name] == ROOT / name
+def test_the_cluster_takes_every_right_away_that_is_not_needed() -> None:
+    alone = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["filestored"]
+    for name in ("one", "two"):
+        daemon = compose()["services"][name]
+        for key in ("read_only", "tmpfs", "cap_drop", "security_opt", "pids_limit", "ulimits"):
+            assert daemon[key] == alone[key], key
+    (stateful,) = kubernetes()["StatefulSet"]
+    pod = stateful["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    said = pod["securityContext"]
+    assert said["runAsNonRoot"] is True
+    assert f"{said['runAsUser']}:{said['runAsGroup']}" == IMAGE["USER"]
+    # the volume belongs to root otherwise
+    assert said["fsGroup"] == said["runAsGroup"]
+    (container,) = pod["containers"]
+    wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert container["securityContext"] == wanted
+    assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
 
 
-def test_the_image_runs_as_a_user_of_its_own_who_has_the_spool() -> None:
-    told = dict(instructions())
-    user = told["USER"][0]
-    (pod,) = [each["spec"]["template"]["spec"] for each in kubernetes()["StatefulSet"]]
-    assert user == f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
-    made = " ".join(word for name, words in instructions() if name == "RUN" for word in words)
-    for number in user.split(":"):
-        assert re.search(rf"--[ug]id {number}\b", made)
-    assert re.search(r"install --directory --owner=filestored --group=filestored --mode=0700 /spool$", made)
-    text = (CLUSTER / "Dockerfile").read_text()
-    assert 'ENTRYPOINT ["filestored"]\n' in text
-    assert 'CMD ["run"]\n' in text
-    services = compose()["services"].values()
-    for service in services:
-        if "build" in service:
-            assert (CLUSTER / service["build"]["context"]).resolve() == ROOT
-            assert (ROOT / service["build"]["dockerfile"]).resolve() == CLUSTER / "Dockerfile"
-            assert "entrypoint" not in service
-    assert {service["image"] for service in services if "build" in service} == {"filestored:latest"}
+def test_what_the_image_says_of_a_folder_is_not_in_the_way_of_a_bucket() -> None:
+    of_image = {name: value for name, _, value in (word.partition("=") for word in shlex.split(IMAGE["ENV"]))}
+    own = {name: value for name, value in of_image.items() if name.startswith("FILESTORED_")}
+    assert own
+    assert load({}, own).settings.bucket is None
+    (config,), (secret,) = kubernetes()["ConfigMap"], kubernetes()["Secret"]
+    for told in (compose()["services"]["one"]["environment"], config["data"] | secret["stringData"]):
+        settings = settings_of(own | told)
+        assert settings.bucket is not None
+        assert settings.spool.is_relative_to(IMAGE["VOLUME"])
 
 
 def test_the_engine_has_the_bucket_and_the_region_that_the_daemons_use() -> None:
