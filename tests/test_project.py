@@ -41,16 +41,30 @@ def test_the_lock_of_the_tests_javascript_packages_has_hashes_and_no_addresses()
     assert not any("resolved" in package for package in packages.values())
 
 
-def test_both_readmes_show_the_same_commands_under_as_many_headings() -> None:
+def test_both_readmes_have_the_same_headings_commands_links_and_words_of_the_program() -> None:
     english, russian = ((ROOT / name).read_text() for name in ("README.md", "README.ru.md"))
 
-    def blocks(text: str) -> list[str]:
-        return [
-            re.sub(r"\s+#.*", "", block) for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        ]
+    def blocks(text: str) -> list[tuple[str, str]]:
+        found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        return [(language, re.sub(r"\s+#.*", "", block)) for language, block in found]
+
+    def outline(text: str) -> list[str]:
+        """Return the levels of headings, and what kind of lines follow: items, rows of tables, pictures."""
+        without = re.sub(r"^```.*?^```$", "```", text, flags=re.MULTILINE | re.DOTALL)
+        return re.findall(r"^(?:#+ |- |\||!\[|```)", without, re.MULTILINE)
+
+    def links(text: str) -> list[str]:
+        found = re.findall(r"\]\(([^)]+)\)|<(http[^>]+)>", text)
+        return sorted(re.sub(r"\.ru\.md$", ".md", path or address) for path, address in found)
+
+    def code(text: str) -> list[str]:
+        without = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        return sorted(set(re.findall(r"`([^`\n]+)`", without.replace("ИМЯ", "NAME"))))
 
     assert blocks(english) == blocks(russian)
-    assert len(re.findall(r"^#+ ", english, re.MULTILINE)) == len(re.findall(r"^#+ ", russian, re.MULTILINE))
+    assert outline(english) == outline(russian)
+    assert links(english) == links(russian)
+    assert code(english) == code(russian)
 
 
 def test_nothing_outside_the_catalogue_knows_which_databases_there_are() -> None:

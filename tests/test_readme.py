@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartDaemon, require_program
+from tests.documents.checkout import make_checkout
 from tests.postgres import Database
 from tests.processes import wait_until
 from tests.s3 import Bucket, free_ports
@@ -27,10 +28,18 @@ pytestmark = pytest.mark.timeout(LONGEST_SECONDS + 20)
 BOTH = pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
 
 
+TITLE, TOUR, DAEMON, PUBLIC, RUNNING, JSON, UPLOADS, CLIENT, CLUSTER = 0, 1, 4, 6, 7, 8, 9, 10, 11
+"""The sections that have commands, by their numbers; what stands before the first one is number 0."""
+
+
+def sections_of(name: str) -> list[str]:
+    """Return the sections."""
+    return re.split(r"^## ", (ROOT / name).read_text(), flags=re.MULTILINE)
+
+
 def blocks_of(name: str, number: int, language: str = "sh") -> list[str]:
-    """Return the blocks of commands in a section, the title and what stands before the first one being number 0."""
-    section = re.split(r"^## ", (ROOT / name).read_text(), flags=re.MULTILINE)[number]
-    return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    """Return the blocks of commands in a section."""
+    return re.findall(rf"^```{language}\n(.*?)^```", sections_of(name)[number], re.MULTILINE | re.DOTALL)
 
 
 def run_block(block: str, folder: Path, port: int, command: str = "", **environment: str) -> str:
@@ -45,9 +54,81 @@ def run_block(block: str, folder: Path, port: int, command: str = "", **environm
 
 
 @BOTH
+def test_every_section_with_commands_is_tried_here(name: str) -> None:
+    tried = {TITLE, TOUR, DAEMON, PUBLIC, RUNNING, JSON, UPLOADS, CLIENT, CLUSTER}
+    assert {number for number, text in enumerate(sections_of(name)) if "```sh" in text} == tried
+
+
+def test_make_runs_the_server_and_the_tests_as_written(tmp_path: Path) -> None:
+    require_program("make")
+    (block,) = blocks_of("README.md", TITLE)
+    run, test = (line.partition(" #")[0].split() for line in block.splitlines())
+    checkout = make_checkout(tmp_path / "filestored")
+    (checkout / "tests").mkdir()
+    (checkout / "tests" / "test_it.py").write_text("def test_it():\n    assert True\n")
+    ended = subprocess.run(test, cwd=checkout, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False)
+    assert (ended.returncode, "1 passed" in ended.stdout) == (0, True), ended.stdout + ended.stderr
+    (port,) = free_ports(1)
+    environment = {**os.environ, "FILESTORED_PORT": str(port)}
+    with subprocess.Popen(run, cwd=checkout, env=environment, stderr=subprocess.PIPE) as running:
+        held = checkout / "store" / ".filestored" / "daemon.pid"
+        try:
+            assert wait_until(lambda: held.exists() and is_ready(f"http://127.0.0.1:{port}"))
+            os.kill(int(held.read_text().split()[0]), signal.SIGTERM)
+            assert running.wait(60) == 0
+        finally:
+            kill_daemon(checkout / "store")
+
+
+def is_ready(url: str) -> bool:
+    """Tell whether a server answers that it is ready."""
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_daemon_works_as_written(tmp_path: Path) -> None:
+    (block,) = blocks_of("README.md", DAEMON)
+    (port,) = free_ports(1)
+    try:
+        printed = run_block(f"set -e\n{block}", tmp_path, port, f"{sys.executable} -m filestored")
+    finally:
+        kill_daemon(tmp_path / "store")
+    started, running, pid, stopped, again, last = printed.splitlines()
+    number = pid.strip()
+    assert (started, running) == tuple(
+        f"{word}: process {number}, http://0.0.0.0:{port}" for word in ("started", "running")
+    )
+    assert stopped == f"stopped: process {number}"
+    assert re.fullmatch(rf"started: process \d+, http://0\.0\.0\.0:{port}", again)
+    assert last == stopped.replace(number, again.split()[2].rstrip(","))
+
+
+def test_running_it_works_as_written(tmp_path: Path) -> None:
+    require_program("curl")
+    (block,) = blocks_of("README.md", RUNNING)
+    (port,) = free_ports(1)
+    command = f"{sys.executable} -m filestored"
+    try:
+        run_block(".venv/bin/filestored start", tmp_path, port, command)
+        stored = httpx.post(f"http://127.0.0.1:{port}", content=b"kept", params={"name": "kept.txt"}).text
+        printed = run_block(f"set -e -o pipefail\n{block}", tmp_path, port, command)
+        file = httpx.get(f"http://127.0.0.1:{port}/v1/files/{stored}").json()
+        assert (file["name"], file["size"]) == ("kept.txt", 4)
+    finally:
+        kill_daemon(tmp_path / "store")
+    assert printed.startswith('{"status": "ok"}\nfilestored_free_bytes ')
+    assert "GET /readyz" in printed
+    assert printed.count("copied: 1 blobs, 4 bytes; ") == 2
+    assert "verified: 1 blobs, 4 bytes; damaged: 0" in printed
+    assert (tmp_path / "lost").is_dir()
+
+
+@BOTH
 def test_a_public_server_works_as_written(tmp_path: Path, name: str) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, 6)
+    (block,) = blocks_of(name, PUBLIC)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,7 +147,7 @@ def test_a_public_server_works_as_written(tmp_path: Path, name: str) -> None:
 @BOTH
 def test_the_json_api_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, 7)
+    (block,) = blocks_of(name, JSON)
     daemon = start_daemon(store=tmp_path / "store")
     (tmp_path / "README.md").write_text("read me")
     printed = run_block(block, tmp_path, daemon.address[1])
@@ -77,7 +158,7 @@ def test_the_json_api_works_as_written(start_daemon: StartDaemon, tmp_path: Path
 @BOTH
 def test_an_upload_goes_on_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, 8)
+    (block,) = blocks_of(name, UPLOADS)
     daemon = start_daemon(store=tmp_path / "store")
     printed = run_block(block, tmp_path, daemon.address[1])
     assert re.search(r"^upload-offset: 15728640\r?$", printed, re.MULTILINE)
@@ -87,7 +168,7 @@ def test_an_upload_goes_on_as_written(start_daemon: StartDaemon, tmp_path: Path,
 
 @BOTH
 def test_the_client_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
-    (commands,) = blocks_of(name, 9)
+    (commands,) = blocks_of(name, CLIENT)
     daemon = start_daemon(store=tmp_path / "store")
     (tmp_path / "docs" / "deep").mkdir(parents=True)
     (tmp_path / "docs" / "deep" / "page.md").write_text("a page")
@@ -101,7 +182,7 @@ def test_the_client_works_as_written(start_daemon: StartDaemon, tmp_path: Path, 
 
 @BOTH
 def test_the_library_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
-    library, reading = blocks_of(name, 9, "python")
+    library, reading = blocks_of(name, CLIENT, "python")
     daemon = start_daemon(store=tmp_path / "store")
     host = f"localhost:{daemon.address[1]}"
     (tmp_path / "README.md").write_text("read me")
@@ -130,7 +211,7 @@ def test_a_cluster_works_as_written(
     start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path, name: str
 ) -> None:
     require_program("curl")
-    running, moving = blocks_of(name, 10)
+    running, moving = blocks_of(name, CLUSTER)
     disk = start_daemon("--anonymous", "full", store=tmp_path / "store")
     moved = httpx.post(disk.url, content=b"on the disk", params={"name": "old.txt"}).text
     (tmp_path / "README.md").write_text("read me")
@@ -153,7 +234,7 @@ def test_a_cluster_works_as_written(
 def test_links_move_into_a_cluster_that_is_new_as_written(
     start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path, name: str
 ) -> None:
-    running, moving = blocks_of(name, 10)
+    running, moving = blocks_of(name, CLUSTER)
     starting = re.findall(r"^export .*|^\S+ start .*", running, re.MULTILINE)[:4]
     (copying,) = re.findall(r"^\S+ copy-store .*", moving, re.MULTILINE)
     disk = start_daemon("--anonymous", "full", store=tmp_path / "store")
@@ -202,7 +283,7 @@ def kill_daemon(spool: Path) -> None:
 @BOTH
 def test_the_tour_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
     require_program("curl")
-    tour = blocks_of(name, 1)
+    tour = blocks_of(name, TOUR)
     assert len(tour) == 2
     daemon = start_daemon(store=tmp_path / "store")
     script = "set -e\n" + "".join(tour).replace("localhost:9000", f"localhost:{daemon.address[1]}").replace("2G", "20M")

@@ -104,7 +104,7 @@ class Commands(click.Group):
     epilog="'filestored COMMAND --help' shows every option and its default.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, message="filestored %(version)s")
+@click.version_option(__version__, "-V", "--version", message="filestored %(version)s")
 def filestored() -> None:
     """Hold the commands together; it does nothing itself."""
 
