@@ -18,6 +18,8 @@ from tests.postgres import Database
 from tests.processes import wait_until
 from tests.s3 import Bucket, free_ports
 
+pytestmark = pytest.mark.timeout(300)
+
 BODY = os.urandom(9_000_000)
 
 NAMES = ("one:9000", "two:9000")
