@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from filestored.errors import FilestoredError, StartError
-from filestored.signals import is_told_to_leave, leave_if_told
+from filestored.signals import die_with_parent, is_told_to_leave, leave_if_told
 
 T = TypeVar("T")
 
@@ -30,10 +30,13 @@ def call_apart(work: Callable[[], T], *, may_break_off: bool = False) -> T:
 def begin_apart(work: Callable[[], T], *, may_break_off: bool = False) -> Callable[[], T]:
     """Begin what :func:`call_apart` does; what is returned waits for the end of it, and has to be called."""
     reader, writer = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            if may_break_off:
+                die_with_parent(parent)
             os.close(reader)
             with open(writer, "wb") as told:
                 told.write(_outcome(work))

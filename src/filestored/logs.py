@@ -19,7 +19,7 @@ import stat
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -164,13 +164,15 @@ def configure(level: str, fmt: str, file: Path | None) -> LogOutput:
         output: LogOutput = LogFile(file) if file else StandardError()
     except OSError as error:
         raise StartError(f"the log file {file} cannot be written: {error.strerror or error}") from error
-    render = _json_line if fmt == "json" else _text_line
-
-    def sink(message: "Message") -> None:
-        output.write(render(message.record).encode("utf-8", "backslashreplace"))
-
+    # closes what was written to before: a forked worker would keep its parent's file for as long as it lives
     logger.remove()
-    logger.add(sink, level=level.upper(), format="{message}", backtrace=False, diagnose=False)
+    logger.add(
+        _Sink(output, _json_line if fmt == "json" else _text_line),
+        level=level.upper(),
+        format="{message}",
+        backtrace=False,
+        diagnose=False,
+    )
     logging.root.handlers = [StandardHandler()]
     logging.root.setLevel(logging.DEBUG if level in ("trace", "debug") else logging.WARNING)
     for name in _TELLING_ADDRESSES:
@@ -178,6 +180,21 @@ def configure(level: str, fmt: str, file: Path | None) -> LogOutput:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     return output
+
+
+class _Sink:
+    """Where loguru's messages go, in the way it wants to write to it and to close it."""
+
+    def __init__(self, output: LogOutput, render: "Callable[[Record], str]") -> None:
+        self._output = output
+        self._render = render
+
+    def write(self, message: "Message") -> None:
+        self._output.write(self._render(message.record).encode("utf-8", "backslashreplace"))
+
+    def stop(self) -> None:
+        if isinstance(self._output, LogFile):
+            self._output.close()
 
 
 class StandardHandler(logging.Handler):

@@ -11,7 +11,6 @@ to the other commands.
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import gc
 import multiprocessing
@@ -38,10 +37,17 @@ from filestored.daemon import LastStart, StoreLock
 from filestored.errors import CatalogueUnavailable, FilestoredError, StartError
 from filestored.service import Service
 from filestored.settings import Settings
-from filestored.signals import heed_signals, leave_if_told
+from filestored.signals import die_with_parent, heed_signals, leave_if_told
 from filestored.startable import require_certificate, require_startable
 from filestored.starting import begin_ready, join_others
-from filestored.supervision import Respawned, Rest, give_memory_back, quiet_when_stopping
+from filestored.supervision import (
+    Respawned,
+    Rest,
+    end_workers,
+    give_memory_back,
+    quiet_when_stopping,
+    replace_with_care,
+)
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
@@ -58,7 +64,6 @@ _LIBRARIES = ("filestored.api.app", "filestored.filestore", "granian.server", "u
 _BACKPRESSURE = 16384
 # bytes; with more, slow readers hold more memory, and nothing gets faster
 _CONNECTION_BUFFER = 128 * 1024
-_PR_SET_PDEATHSIG = 1
 _SIGNAL_SECONDS = 0.2
 _WORKER_WAIT_SECONDS = 1.0
 
@@ -188,6 +193,7 @@ def _supervise(
     require_reloadable = partial(require_certificate, settings)
     granian.main_loop_interrupt = Rest(granian, shared_file, settings.stop_delay, service, require_reloadable)
     granian.respawned_wrks = Respawned(settings.workers)
+    replace_with_care(granian)
     give_memory_back()
     # what is never looked through is never written to, and stays shared
     gc.freeze()
@@ -200,6 +206,9 @@ def _supervise(
             # Granian's way to say that a worker ended unasked, also where a stop of the process group ended it
             if leaving.code and not granian.interrupt_signal:
                 raise StartError("the worker processes end again and again; the log says why") from None
+        finally:
+            # whatever has happened: the store is not given up while somebody serves it
+            end_workers(granian)
     if failures.poll():
         raise StartError(failures.recv())
     logger.info("stopped")
@@ -248,7 +257,10 @@ def load_application(
     settings: Settings, membership: "Membership | None", failure: Connection, lock: StoreLock
 ) -> "AsgiCallable":
     """Build the ASGI application of one worker. Where that fails, tell the supervisor why and wait for the end."""
-    _die_with_supervisor()
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and supervisor.pid is not None:
+        # a worker alone would serve a store without its lock
+        die_with_parent(supervisor.pid)
     # a worker must not hold the store beyond the supervisor's life
     lock.leave_to_parent()
     # SIGTERM is blocked until the loop runs for requests: uvloop loses a signal that comes between two runs of it
@@ -343,15 +355,6 @@ def _build(settings: Settings, membership: "Membership | None", access_log: logs
     except CatalogueUnavailable:
         filestore.close()
         raise
-
-
-def _die_with_supervisor() -> None:
-    """End this worker with the supervisor, however that ends: a worker alone would serve a store without its lock."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    supervisor = multiprocessing.parent_process()
-    # it may have ended before the line above
-    if supervisor is not None and os.getppid() != supervisor.pid:
-        os._exit(1)
 
 
 def _give_up(error: Exception, failure: Connection) -> NoReturn:

@@ -1,8 +1,12 @@
 """Ending by a signal, from the first moment on."""
 
+import ctypes
+import os
 import signal
 import sys
 from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
 
 _has_come = False
 
@@ -15,6 +19,8 @@ def heed_signals() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _note)
+    # there is nothing to reload yet
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def leave_if_told() -> None:
@@ -26,6 +32,19 @@ def leave_if_told() -> None:
 def is_told_to_leave() -> bool:
     """Tell whether a signal has come."""
     return _has_come
+
+
+def is_told_meanwhile() -> bool:
+    """Tell whether a signal to leave waits for being let in, where they are blocked."""
+    return not signal.sigpending().isdisjoint({signal.SIGTERM, signal.SIGINT})
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the system end this process with its parent, however that ends; this one at once if it has (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # it may have ended before the line above
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ from loguru import logger
 from filestored.errors import StartError
 from filestored.service import Service
 from filestored.shared import announce_leaving, announce_stop
+from filestored.signals import is_told_meanwhile
 
 if TYPE_CHECKING:
     from granian.server.common import AbstractServer
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _DEATHS = 5
 _DEATHS_SECONDS = 30.0
 _SIGNAL_SECONDS = 0.2
+# so seldom that it does not count as dying again and again
+_UNTIL_TRIED_AGAIN_SECONDS = 6.0
 _HEEDED = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
@@ -138,6 +141,47 @@ class Respawned(dict[int, float]):
         """Return when a worker was started last, where they are too often; else what says that it is long ago."""
         is_often = len(self._times) == self._times.maxlen and self._times[-1] - self._times[0] < _DEATHS_SECONDS
         return self._times[-1] if is_often else default
+
+
+def replace_with_care(granian: "AbstractServer[Any]") -> None:
+    """Have Granian look for a stop between the workers it replaces, and try again where one cannot be started.
+
+    It would replace all of them first, several seconds each; and end, with the others still serving, where the system
+    has no process or memory left for the moment.
+    """
+    replace = granian._respawn_workers
+
+    def replace_one_by_one(workers: list[int], spawn_target: Any, target_loader: Any, delay: float = 0) -> None:
+        for index in workers:
+            if is_told_meanwhile():
+                return
+            old = granian.wrks[index]
+            try:
+                replace([index], spawn_target, target_loader, delay)
+            except OSError as error:
+                logger.error("a worker cannot be started, which is tried again: {}", error)
+                if old not in granian.wrks:
+                    granian.wrks.insert(index, old)
+                if not old.is_alive():
+                    granian.interrupt_children.append(index)
+                    granian.main_loop_interrupt.set()
+                _pause(_UNTIL_TRIED_AGAIN_SECONDS)
+
+    granian._respawn_workers = replace_one_by_one  # type: ignore[method-assign]
+
+
+def _pause(seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and not is_told_meanwhile():
+        time.sleep(_SIGNAL_SECONDS)
+
+
+def end_workers(granian: "AbstractServer[Any]") -> None:
+    """End the workers that still run, at once. Blocks until they have ended."""
+    for worker in granian.wrks:
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
 
 
 def give_memory_back() -> None:

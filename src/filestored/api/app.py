@@ -1,6 +1,7 @@
 """The ASGI application: every request comes in here, finds its route, and leaves one line in the log."""
 
 import asyncio
+import contextlib
 import gc
 import time
 from itertools import count
@@ -23,7 +24,7 @@ from filestored.api.forwarding import Forwarding
 from filestored.api.gate import Gate
 from filestored.api.health import HealthRoutes
 from filestored.api.intake import drain
-from filestored.api.limits import Limits
+from filestored.api.limits import DRAINED_SECONDS_AT_STOP, Limits
 from filestored.api.page import PageRoutes
 from filestored.api.parts import PartRoutes
 from filestored.api.problems import problem
@@ -55,6 +56,8 @@ MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
 
 _SWEEP_SECONDS = 1.0
+# what is drained at a stop, and a little more
+_LAST_CALLS_SECONDS = DRAINED_SECONDS_AT_STOP + 2
 _VARY_ACCEPT = (b"vary", b"Accept")
 _EMPTY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 # what a plain download may carry without being looked at closely
@@ -132,6 +135,8 @@ class Application:
         self._hot = self._downloads.hot
         self._sweeper: asyncio.TimerHandle | None = None
         self._upkeep = Upkeep(filestore)
+        self._running = 0
+        self._at_rest: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the life of the process."""
@@ -150,6 +155,7 @@ class Application:
                 if self._is_logging:
                     self._note(scope, scope["client"][0], download.file.digest, status, sent, seconds)
                 return
+        self._running += 1
         exchange = Exchange(scope, receive, send)
         exchange.is_last = self._filestore.shared.is_leaving
         self._proxies.unwrap(exchange)
@@ -162,6 +168,9 @@ class Application:
             self._count(exchange, seconds)
             if self._is_logging:
                 self._note(scope, exchange.client, exchange.digest, exchange.status, exchange.sent, seconds)
+            self._running -= 1
+            if not self._running and self._at_rest is not None:
+                self._at_rest.set()
 
     def _count(self, exchange: Exchange, seconds: float) -> None:
         line = self._requests.line(exchange.route, exchange.method)
@@ -301,6 +310,7 @@ class Application:
                 self._upkeep.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                await self._wait_for_calls()
                 if self._sweeper is not None:
                     self._sweeper.cancel()
                 self._stalls.close()
@@ -310,6 +320,13 @@ class Application:
                 self._filestore.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _wait_for_calls(self) -> None:
+        """Wait until what is left of requests has ended: their connections may have before."""
+        if self._running:
+            self._at_rest = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._at_rest.wait(), _LAST_CALLS_SECONDS)
 
     def _sweep(self) -> None:
         """Let go of files that were deleted or not asked for lately: an open one keeps its space on the disk."""
