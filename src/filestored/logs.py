@@ -234,9 +234,9 @@ def _trace_of(record: "Record") -> str:
 
 
 def _text_line(record: "Record") -> str:
-    line = f"{_time_of(record)} {record['level'].name:<5} {_escaped(record['message'])}\n"
+    line = f"{_time_of(record)} {record['level'].name:<5} {escaped(record['message'])}\n"
     # indented: nothing that an error quotes can pass for a line of its own
-    return line + "".join(f"    {_escaped(part)}\n" for part in _trace_of(record).split("\n") if part)
+    return line + "".join(f"    {escaped(part)}\n" for part in _trace_of(record).split("\n") if part)
 
 
 def _json_line(record: "Record") -> str:
@@ -246,8 +246,8 @@ def _json_line(record: "Record") -> str:
     return json.dumps(fields) + "\n"
 
 
-def _escaped(text: str) -> str:
-    """Return text of one line: clients choose some of what is logged, and must not forge lines with it."""
+def escaped(text: str) -> str:
+    """Return text of one line: others choose some of what is told, and must not forge lines with it."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

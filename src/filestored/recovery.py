@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 from loguru import logger
@@ -26,6 +27,9 @@ from filestored.signing import KEY_NOTE, new_key
 from filestored.staging import Staging
 from filestored.unfinished import UnfinishedFolder
 
+LOSS_NOTE = "made anew"
+"""The name of the note that says since when a catalogue has stood in for one that was lost; empty once it is mended."""
+
 STORE_NOTE = "store"
 """The name of the note that says to which store a catalogue belongs."""
 
@@ -37,18 +41,21 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
 
     Call it once, under the daemon's lock. Its cost does not grow with the store. Raises StartError.
     """
-    has_room = True
+    has_room, has_been_used = True, folder.has_been_used
+    where = catalogue or folder.catalogue_file
     try:
-        Catalogue.prepare(catalogue or folder.catalogue_file)
+        is_new = Catalogue.prepare(where)
     except StartError:
         # SQLite needs a little room to open its files; who cannot start cannot delete either
         if not _give_up_reserve(folder):
             raise
         has_room = False
-        Catalogue.prepare(catalogue or folder.catalogue_file)
+        is_new = Catalogue.prepare(where)
     try:
         with _recovering(folder, catalogue) as (blobs, rows):
-            claim(folder, blobs, catalogue or folder.catalogue_file, rows)
+            claim(folder, blobs, where, rows)
+            if is_new and has_been_used and (loss := note_loss(folder, where, rows)):
+                logger.warning(loss)
             if rows.note(KEY_NOTE) is None:
                 with rows.transaction() as transaction:
                     transaction.add_note(KEY_NOTE, new_key())
@@ -71,6 +78,30 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
     if removed:
         logger.info("{} unfinished uploads of an earlier run were removed", removed)
     return tokens
+
+
+def note_loss(folder: StoreFolder, where: Address, rows: Catalogue) -> str:
+    """Note in a catalogue that was just made that files were there before it; return the sentence that says so.
+
+    Empty where there are none. A bucket is not asked, since :func:`claim` refuses another catalogue there. Raises
+    CatalogueError, OSError.
+    """
+    if folder.bucket is not None or not folder.has_files():
+        return ""
+    with rows.transaction() as transaction:
+        transaction.set_note(LOSS_NOTE, datetime.now(UTC).isoformat(timespec="seconds"))
+    return (
+        f"the catalogue {where} was lost and is made anew, while {folder.path} holds files: their names, owners and "
+        "lifetimes are gone, and so are all tokens, so that others may read and delete them; restore it from a backup "
+        "while no daemon runs, or run 'filestored reindex' and make the tokens anew"
+    )
+
+
+def settle_loss(rows: Catalogue) -> None:
+    """Note that the files which a lost catalogue knew have entries again. Raises CatalogueError."""
+    if rows.note(LOSS_NOTE):
+        with rows.transaction() as transaction:
+            transaction.set_note(LOSS_NOTE, "")
 
 
 def _settle(rows: Catalogue, blobs: BlobStore) -> None:

@@ -220,6 +220,36 @@ def load(flags: Mapping[str, object], env: Mapping[str, str]) -> Loaded:
     return Loaded(settings, origins, tuple(_unknown_variables(env)))
 
 
+def load_what_is_right(flags: Mapping[str, object], env: Mapping[str, str]) -> tuple[Loaded, dict[str, str]]:
+    """Return settings as :func:`load`, those that are wrong at their defaults; and what is wrong, by their names.
+
+    The name is ``config`` for a settings file that cannot be read as a whole, and for a key there that is none.
+    """
+    wrong: dict[str, str] = {}
+    if reason := _why_wrong(None, flags, env):
+        if file_reason := _why_wrong((), flags, env):
+            wrong["config"] = file_reason
+            flags, env = {**flags, "config": None}, {**env, describe("config").variable: ""}
+        certificate = ("tls_cert", "tls_key")
+        for names in [certificate, *((name,) for name in Settings.model_fields if name not in certificate)]:
+            if found := _why_wrong(names, flags, env):
+                wrong |= dict.fromkeys(names, found)
+        wrong = wrong or {"config": reason}
+    right = [name for name in Settings.model_fields if name not in wrong]
+    given = _gather(flags, env, only=right)
+    origins = {name: given[name].origin if name in given else "default" for name in Settings.model_fields}
+    return Loaded(_validate(given), origins, tuple(_unknown_variables(env))), wrong
+
+
+def _why_wrong(names: Collection[str] | None, flags: Mapping[str, object], env: Mapping[str, str]) -> str:
+    """Return what is wrong with some settings, or all; empty where nothing is."""
+    try:
+        _validate(_gather(flags, env, only=names))
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
 def find_store(flags: Mapping[str, object], env: Mapping[str, str]) -> Path:
     """Return the store's local folder alone, read like :func:`load` does.
 

@@ -6,6 +6,7 @@ Nothing large is imported for a store on disk: the commands that only start or r
 import ssl
 
 from filestored.blobs.layout import StoreFolder
+from filestored.blobs.ownership import require_owner
 from filestored.errors import SettingsError, StartError
 from filestored.settings import Settings
 
@@ -17,6 +18,7 @@ def require_startable(settings: Settings) -> None:
     """
     require_detours(settings)
     require_certificate(settings)
+    require_owner(settings.folder, is_daemon=True)
     StoreFolder.require(settings.folder, settings.hash, settings.bucket)
     if settings.bucket is None:
         return

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from tests.api.raw import RawConnection
 from tests.api.tus_client import CHUNK, Tus
 from tests.bad_days.consistency import blobs, removals, require_agreement, rows, sha256
 from tests.bad_days.test_races import run_together
-from tests.care import call, execute, lay, rot
+from tests.care import CLEAN, call, execute, lay, rot
 from tests.conftest import Daemon, StartDaemon
 from tests.processes import wait_until
 from tests.tokens import bearer, make_token
@@ -90,6 +92,30 @@ def test_a_damaged_catalogue_is_one_line(tmp_path: Path, command: str) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can work on a store of somebody else's")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("scrub",), ("reindex",), ("gc",), ("token", "list"), ("token", "create", "mary", "--permissions", "read"),
+        ("link", "0" * 64, "--base", "http://files.example"), ("start", "--port", "0"), ("run", "--port", "0"),
+    ],
+)  # fmt: skip
+def test_root_leaves_nothing_in_a_store_of_somebody_elses(tmp_path: Path, command: tuple[str, ...]) -> None:
+    store = tmp_path / "store"
+    lay(store, sha256(b"a"), b"a")
+    assert call(store, "reindex").status == 0
+    before = sorted(store.rglob("*"))
+    for each in (store, *before):
+        os.chown(each, 65534, 65534)
+    words = [sys.executable, "-m", "filestored", *command, "--store", str(store)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, env=CLEAN)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1), ended.stderr
+    assert "belongs to nobody" in ended.stderr
+    assert "sudo -u nobody filestored" in ended.stderr
+    assert sorted(store.rglob("*")) == before
+    assert {each.stat().st_uid for each in before} == {65534}
+
+
 # reindex
 
 
@@ -102,7 +128,9 @@ def test_reindex_makes_up_for_a_lost_catalogue(start_daemon: StartDaemon) -> Non
     assert daemon.stop() == 0
     forget_catalogue(daemon.store)
     for added in (4, 0):
-        (said,) = call(daemon.store, "reindex", "--json").json()
+        ended = call(daemon.store, "reindex", "--json")
+        assert ("was lost and is made anew" in ended.errors) is (added > 0)
+        (said,) = ended.json()
         assert said == {"added": added, "added_bytes": 301_010 if added else 0, "blobs": 4}
     assert rows(daemon.store) == {sha256(body): len(body) for body in bodies}
     daemon.start()
@@ -119,6 +147,25 @@ def test_reindex_makes_up_for_a_lost_catalogue(start_daemon: StartDaemon) -> Non
     assert httpx.delete(f"{daemon.url}/{sha256(bodies[1])}").status_code == 200
     require_agreement(daemon.store)
     assert len(blobs(daemon.store)) == 3
+
+
+def test_a_start_without_the_catalogue_of_before_says_what_is_lost(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    lay(store, sha256(b"a"), b"a")
+    said = []
+    for _ in range(3):
+        ended = call(store, "start", "--port", "0", "--workers", "1")
+        assert ended.status == 0
+        assert call(store, "stop").status == 0
+        said.append(ended.errors)
+        if len(said) == 1:
+            (store / ".filestored/catalogue.sqlite3").write_bytes(b"")
+    # a store of an earlier program has lost nothing, and what was told once is known
+    assert [each.count("\n") for each in said] == [0, 1, 0]
+    assert "names, owners and tokens are gone" in said[1]
+    (told,) = [line for line in (store / ".filestored/log/filestored.log").read_text().splitlines() if "lost" in line]
+    assert "WARNING" in told
+    assert "filestored reindex" in told
 
 
 def test_reindex_takes_in_a_store_of_the_first_program(tmp_path: Path, start_daemon: StartDaemon) -> None:

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from filestored.doctor.checks import CHECKS
 
 # what an address has that is signed
 _NEVER_SHOWN = re.compile("X-Amz-|Signature|Credential=")
+
+NOBODY = 65534
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -84,3 +88,13 @@ def look_at(check: str, store: Path, *flags: str, env: dict[str, str] | None = N
     """Have one check look at a store on disk; flags and their values in turn, as on the command line."""
     names = [flag.removeprefix("--").replace("-", "_") for flag in flags[::2]]
     return look(check, {"store": str(store), **dict(zip(names, flags[1::2], strict=True))}, env)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user without rights for a while; only root can."""
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)

@@ -56,6 +56,17 @@ def test_a_certificate_that_cannot_be_used(folder: Path) -> None:
         good_until(folder / "cert.pem", folder / "key.pem")
 
 
+def test_a_key_that_is_not_there_or_not_given(folder: Path) -> None:
+    flags = certificate(folder, timedelta(days=-1), timedelta(days=90))
+    (folder / "key.pem").unlink()
+    told = look_at("certificate", folder / "store", *flags).of("certificate", "fault")
+    assert "--tls-key" in told["found"]
+    told = look_at("certificate", folder / "store", *flags[:2]).of("certificate", "fault")
+    assert "--tls-key is not given" in told["found"]
+    # nothing else is wrong with the settings
+    assert look_at("settings", folder / "store", *flags).of("settings", "good")
+
+
 def test_downloads_that_are_sent_from_https_into_the_clear(folder: Path) -> None:
     flags = certificate(folder, timedelta(days=-1), timedelta(days=90))
     given = {

@@ -52,6 +52,30 @@ def test_variables_that_are_no_settings(folder: Path) -> None:
     assert told.status == 0
 
 
+def test_settings_that_are_wrong_are_findings_among_others(folder: Path) -> None:
+    file = folder / "filestored.toml"
+    file.write_text("port = ")
+    broken = doctor(folder / "store", "--port", "0", "--config", str(file))
+    assert "not valid TOML" in broken.of("settings", "fault")["found"]
+    assert {each["check"] for each in broken.findings} == checks.CHECKS.keys()
+    file.write_text('workers = "many"\nport = 0\n')
+    wrong = doctor(folder / "store", "--config", str(file))
+    assert "workers = many" in wrong.of("settings", "fault")["found"]
+    assert wrong.faults() == {"settings"}
+    file.write_text("prot = 1\n")
+    none = doctor(folder / "store", "--port", "0", env={"FILESTORED_CONFIG": str(file)})
+    assert "did you mean port?" in none.of("settings", "fault")["found"]
+
+
+def test_what_is_wrong_on_the_command_line_is_called_wrongly(folder: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "filestored", "doctor", "--store", str(folder), "--port", "many"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "--port many" in ended.stderr
+
+
 def test_the_settings_of_the_last_start_are_what_is_examined(start_daemon: StartDaemon, folder: Path) -> None:
     store = folder / "store"
     daemon = start_daemon("--workers", "1", "--trusted-proxy", "0.0.0.0/0", store=store)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from filestored.doctor.disk import filesystem_of, measure_flush
-from tests.doctor.examining import doctor, look, look_at
+from tests.doctor.examining import NOBODY, doctor, look, look_at, nobody
 
 
 def test_a_folder_that_would_be_refused(folder: Path) -> None:
@@ -46,8 +46,45 @@ def test_a_store_that_is_not_ones_own(stopped: Path) -> None:
     assert found in told.of("permissions", "fault")["found"]
     assert told.status == 1
     if os.geteuid() == 0:
+        mend = told.of("permissions", "fault")["mend"]
+        assert "sudo -u '#12345'" in mend
+        # it would take the store from a service
+        assert "chown" not in mend
         # as root SQLite would make files that the daemon could not write to
         told.of("catalogue", "skipped")
+
+
+def test_a_store_that_everybody_may_change(stopped: Path) -> None:
+    shard = next(stopped.glob("[0-9a-f]0"), None) or (stopped / "10")
+    shard.mkdir(exist_ok=True)
+    for each in (stopped, shard):
+        each.chmod(0o777)
+    told = look_at("permissions", stopped)
+    found = told.says("permissions", "warning", "everybody on this machine may delete and replace")
+    assert str(shard) in found["found"]
+    assert found["mend"].startswith(f"chmod o-w {stopped} ")
+    stopped.chmod(0o700)
+    # nobody else gets to what is below
+    told = look_at("permissions", stopped)
+    assert told.of("permissions", "good")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_folder_and_a_file_of_roots_inside_ones_own(stopped: Path) -> None:
+    os.chown(stopped, NOBODY, NOBODY)
+    for each in stopped.rglob("*"):
+        os.chown(each, NOBODY, NOBODY)
+    log, lock = stopped / ".filestored/log", stopped / ".filestored/scrub.lock"
+    os.chown(log, 0, 0)
+    lock.touch(0o600)
+    with nobody():
+        found = look_at("permissions", stopped).of("permissions", "fault")
+    assert "belong to root" in found["found"]
+    assert found["mend"] == f"as root: chown nobody {log} {lock}"
+    os.chown(log, NOBODY, NOBODY)
+    lock.unlink()
+    with nobody():
+        look_at("permissions", stopped).of("permissions", "good")
 
 
 def test_a_store_in_memory() -> None:

@@ -96,6 +96,24 @@ class StoreFolder:
         """Whether no daemon ever came so far as to use it: the bucket that it was made for may not even exist."""
         return not any((self.private / name).exists() for name in ("shared", "catalogue.sqlite3", "store-id"))
 
+    @property
+    def has_been_used(self) -> bool:
+        """Whether a daemon has worked here: a folder that an earlier program left, and was only marked, has not."""
+        return any((self.private / name).exists() for name in ("shared", "store-id"))
+
+    @property
+    def lacks_catalogue(self) -> bool:
+        """Whether the catalogue that was inside it is gone, or is empty, while there are files. Raises OSError."""
+        kept = self.catalogue_file
+        return self.has_been_used and not (kept.exists() and kept.stat().st_size) and self.has_files()
+
+    def has_files(self) -> bool:
+        """Tell whether a blob lies in the folder, after a look at 256 folders at most. Raises OSError."""
+        return any(
+            _SHARD.fullmatch(shard.name) and shard.is_dir(follow_symlinks=False) and any(_entries(Path(shard.path)))
+            for shard in _entries(self.path)
+        )
+
     def identity(self) -> str:
         """Return what tells this store from all others, made when it is asked for first. Raises OSError."""
         path = self.private / "store-id"

@@ -217,17 +217,16 @@ class Catalogue:
         self._database.reuse_log()
 
     @staticmethod
-    def prepare(where: Address, *, may_change: bool = True) -> None:
-        """Create or migrate the catalogue.
+    def prepare(where: Address, *, may_change: bool = True) -> bool:
+        """Create or migrate the catalogue; tell whether it was made anew, out of nothing.
 
         Raises StartError where it cannot be used, or would have to be changed but ``may_change`` forbids it.
         """
         if isinstance(where, Path):
-            sqlite.prepare(where, may_change=may_change)
-            return
+            return sqlite.prepare(where, may_change=may_change)
         from filestored.catalogue import postgresql
 
-        postgresql.prepare(where, may_change=may_change)
+        return postgresql.prepare(where, may_change=may_change)
 
 
 def _open(where: Address, *, durable: bool) -> Database:

@@ -367,7 +367,7 @@ def _end(connection: PostgresConnection) -> None:
         connection.close()
 
 
-def prepare(address: PostgresAddress, *, may_change: bool) -> None:
+def prepare(address: PostgresAddress, *, may_change: bool) -> bool:
     """See ``Catalogue.prepare``. Programs that start together do it one after the other."""
     try:
         with contextlib.closing(connect(address, durable=True)) as connection:
@@ -375,7 +375,7 @@ def prepare(address: PostgresAddress, *, may_change: bool) -> None:
             # another program may be at a migration, however long that takes
             connection.patience = None
             connection.autocommit = False
-            _upgrade(connection, str(address), may_change=may_change)
+            return _upgrade(connection, str(address), may_change=may_change)
     except (psycopg.Error, DBAPIError, UnicodeError) as error:
         raise StartError(f"the catalogue {address} cannot be used: {_reason(error)}") from None
     except CatalogueError as error:
@@ -387,14 +387,15 @@ def _reason(error: Exception) -> str:
     return " ".join((explained(origin).reason if isinstance(origin, psycopg.Error) else str(origin)).split())
 
 
-def _upgrade(connection: PostgresConnection, shown_as: str, *, may_change: bool) -> None:
+def _upgrade(connection: PostgresConnection, shown_as: str, *, may_change: bool) -> bool:
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=sa.pool.StaticPool)
     with engine.begin() as transaction:
         transaction.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         transaction.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION})")
-        schema.upgrade(transaction, shown_as, may_change=may_change)
+        is_new = schema.upgrade(transaction, shown_as, may_change=may_change)
         # the words of processes that were killed
         transaction.exec_driver_sql(
             "DELETE FROM notes WHERE starts_with(name, %s) AND split_part(value, ' ', 2)::bigint < %s",
             (f"{COMMIT_NOTE} ", time.time_ns() - _OLD_WORDS_NANOSECONDS),
         )
+    return is_new

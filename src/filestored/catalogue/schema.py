@@ -18,14 +18,14 @@ class EarlierCatalogue(StartError):
     """The tables are of an earlier version, and may not be changed now."""
 
 
-def upgrade(connection: Connection, shown_as: str, *, may_change: bool = True) -> None:
-    """Create or migrate the tables, inside the transaction of a connection.
+def upgrade(connection: Connection, shown_as: str, *, may_change: bool = True) -> bool:
+    """Create or migrate the tables, inside the transaction of a connection; tell whether there were none.
 
     Raises StartError where a newer program has changed them already, or ``may_change`` forbids it.
     """
     current = _revision(connection)
     if current == LATEST:
-        return
+        return False
     if current is not None:
         _require_earlier(current, shown_as, may_change=may_change)
         logger.info("the catalogue {} is brought from revision {} to {}", shown_as, current, LATEST)
@@ -37,6 +37,7 @@ def upgrade(connection: Connection, shown_as: str, *, may_change: bool = True) -
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    return current is None
 
 
 def require_current(current: str, shown_as: str) -> None:

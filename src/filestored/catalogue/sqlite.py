@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -98,6 +99,8 @@ class SqliteDatabase:
         session = self._reader.session
         if session is None:
             session = self._reader.session = SqliteSession(_connect(self._engine))
+            # when the thread ends or the database goes: until then the thread may be reading
+            weakref.finalize(session, session.connection.close).atexit = False
         return session
 
     def close(self) -> None:
@@ -166,18 +169,42 @@ class SqliteDatabase:
             self._writer.execute("PRAGMA wal_checkpoint(RESTART)")
 
 
-def prepare(path: Path, *, may_change: bool) -> None:
+def prepare(path: Path, *, may_change: bool) -> bool:
     """See ``Catalogue.prepare``."""
     try:
         engine = _engine(path, "FULL")
         try:
             with engine.begin() as connection:
-                schema.upgrade(connection, str(path), may_change=may_change)
+                return schema.upgrade(connection, str(path), may_change=may_change)
         finally:
             engine.dispose()
     except (DBAPIError, sqlite3.Error) as error:
         reason = getattr(error, "orig", error)
         raise StartError(f"the catalogue {path} cannot be used: {reason}") from error
+
+
+def find_damage(path: Path, seconds: float) -> str:
+    """Return what is wrong with the pages of a catalogue's file; empty where nothing is, as far as was looked.
+
+    Larger ones than can be read in that time are not looked at to their end. Raises CatalogueError where the file
+    cannot be read.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        ending = threading.Timer(seconds, connection.interrupt)
+        ending.daemon = True
+        ending.start()
+        try:
+            said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                return ""
+            raise explained(error) from error
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        finally:
+            ending.cancel()
+            ending.join()
+    return "" if said == "ok" else " ".join(said.split())
 
 
 def explained(error: sqlite3.Error) -> CatalogueError:

@@ -25,6 +25,7 @@ from filestored.cli.watching import Progress
 from filestored.errors import SettingsError, StartError
 from filestored.exclusion import only_one
 from filestored.quantities import parse_size
+from filestored.recovery import settle_loss
 from filestored.reindex import Reindex
 from filestored.scrub import Finding, Scrub
 from filestored.upkeep import STALE_SECONDS, Removed, clear_staging, collect
@@ -139,9 +140,11 @@ def reindex(take_over: bool, as_json: bool, **flags: str | None) -> int:
         failures += 1
         click.echo(f"filestored: the folder {shard} cannot be listed: {error.strerror or error}", err=True)
 
-    with _opened(flags, take_over=take_over) as (folder, catalogue):
+    with _opened(flags, take_over=take_over, mends_loss=True) as (folder, catalogue):
         work = Reindex(folder, catalogue, failed=failed)
         work.run()
+        if not failures:
+            settle_loss(catalogue)
     if as_json:
         click.echo(json.dumps({"added": work.added, "added_bytes": work.added_bytes, "blobs": work.blobs}))
     else:
@@ -183,13 +186,15 @@ def _clear_staging(folder: StoreFolder) -> Removed:
 
 
 @contextmanager
-def _opened(flags: Flags, *, take_over: bool = False) -> Iterator[tuple[StoreFolder, Catalogue]]:
+def _opened(
+    flags: Flags, *, take_over: bool = False, mends_loss: bool = False
+) -> Iterator[tuple[StoreFolder, Catalogue]]:
     """Open a store and its catalogue; what is logged meanwhile goes to the store's log, as a daemon's lines do.
 
-    For ``take_over`` see ``recovery.claim``.
+    For ``take_over`` see ``recovery.claim``, for ``mends_loss`` ``open_catalogue``.
     """
     folder = find_store_folder(flags, take_over=take_over)
     require_no_lost_catalogue(find_catalogue(flags, folder), folder)
     log_to_store(folder)
-    with open_catalogue(flags, folder, take_over=take_over) as catalogue:
+    with open_catalogue(flags, folder, take_over=take_over, mends_loss=mends_loss) as catalogue:
         yield folder, catalogue

@@ -19,9 +19,10 @@ from filestored import daemon
 from filestored.blobs.address import BucketAddress, is_bucket
 from filestored.blobs.layout import StoreFolder, is_laid_out_as_store
 from filestored.blobs.opening import adopt_blobs, has_blobs, open_blobs, read_mark
+from filestored.blobs.ownership import require_owner
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
-from filestored.cli.stores import last_catalogue, open_filestore, require_owner
+from filestored.cli.stores import last_catalogue, open_filestore
 from filestored.cli.watching import Progress, printable, told_to_stop
 from filestored.client.servers import read_servers, read_token, require_token, require_url, servers_file
 from filestored.client.traces import state_folder

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 import click
 
 from filestored import daemon
+from filestored.blobs.layout import StoreFolder
 from filestored.cli.options import setting_options
 from filestored.errors import StartError
-from filestored.settings import Loaded, describe_all, find_store, load
+from filestored.settings import Loaded, Settings, describe_all, find_store, load
 from filestored.startable import require_startable
 
 Flags = dict[str, str | None]
@@ -94,10 +96,26 @@ def _start(flags: Flags, env: Mapping[str, str]) -> int:
     loaded = _load(flags, env)
     if daemon.running(loaded.settings.folder) is None:
         require_startable(loaded.settings)
+    is_lost = _is_catalogue_lost(loaded.settings)
     given = {name: value for name, value in flags.items() if value is not None}
     holder = daemon.start(loaded.settings, given, env)
     click.echo(f"started: process {holder.pid}, {holder.address}")
+    if is_lost:
+        click.echo(
+            "filestored: the catalogue was lost and is made anew: names, owners and tokens are gone; the log, and "
+            "filestored doctor, say what mends it",
+            err=True,
+        )
     return 0
+
+
+def _is_catalogue_lost(settings: Settings) -> bool:
+    """Tell whether the catalogue inside the store will be made anew, though there are files."""
+    if settings.bucket is not None or settings.catalogue_address is not None:
+        return False
+    with suppress(OSError):
+        return StoreFolder(settings.folder, settings.hash).lacks_catalogue
+    return False
 
 
 def _load(flags: Flags, env: Mapping[str, str]) -> Loaded:

@@ -4,15 +4,18 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
 from filestored import daemon
 from filestored.cli.options import setting_options
+from filestored.doctor.certificate import CERTIFICATE
 from filestored.doctor.checks import Told, examine
 from filestored.doctor.findings import Situation, State
-from filestored.errors import StartError
-from filestored.settings import find_store, load
+from filestored.errors import SettingsError, StartError
+from filestored.logs import escaped
+from filestored.settings import describe, find_store, load_what_is_right
 
 Flags = Mapping[str, str | None]
 
@@ -43,27 +46,40 @@ def doctor(as_json: bool, **flags: str | None) -> int:
 def find_situation(flags: Flags) -> Situation:
     """Return what is examined: the settings of the last start, those of flags and variables before them.
 
-    Raises SettingsError.
+    What is wrong is examined as well, but for what is given here: that is called wrongly. Raises SettingsError.
     """
-    store = find_store(flags, os.environ)
+    store = _find_store(flags)
     given = {name: value for name, value in flags.items() if value is not None}
     env: Mapping[str, str] = os.environ
     last = daemon.LastStart.recall(store)
     if last is not None:
         given = {**last.flags_at(store), **given}
         env = {**last.variables, **{name: value for name, value in env.items() if value}}
+    loaded, wrong = load_what_is_right(given, env)
+    for name, reason in wrong.items():
+        if name == "store" or (flags.get(name) is not None and name not in ("config", *CERTIFICATE)):
+            raise SettingsError(reason)
     holder = None
     with suppress(StartError):
         # where it cannot be told the check of the daemon says why
         holder = daemon.running(store)
-    return Situation(load(given, env), holder)
+    return Situation(loaded, holder, wrong)
+
+
+def _find_store(flags: Flags) -> Path:
+    """Return the store's local folder, also where the settings file cannot be read. Raises SettingsError."""
+    try:
+        return find_store(flags, os.environ)
+    except SettingsError:
+        without = {name: value for name, value in os.environ.items() if name != describe("config").variable}
+        return find_store({**flags, "config": None}, without)
 
 
 def _show(told: Told) -> None:
     name, finding = told
-    click.echo(f"{_MARKS[finding.state]:<8} {name:<12} {finding.found}")
+    click.echo(f"{_MARKS[finding.state]:<8} {name:<12} {escaped(finding.found)}")
     if finding.mend:
-        click.echo(f"{'':<8} {'':<12} → {finding.mend}")
+        click.echo(f"{'':<8} {'':<12} → {escaped(finding.mend)}")
 
 
 def _as_json(told: Told) -> dict[str, str | None]:

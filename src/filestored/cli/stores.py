@@ -1,7 +1,6 @@
 """The store that a command works on, beside a running daemon or without one."""
 
 import os
-import pwd
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -13,6 +12,7 @@ import click
 from filestored import daemon, logs
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import adopt_blobs, open_blobs, read_mark
+from filestored.blobs.ownership import require_owner
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.transaction import Transaction
@@ -20,7 +20,7 @@ from filestored.cli.options import setting_options
 from filestored.committer import keep_reserve
 from filestored.errors import BlobStoreUnavailable, CatalogueFull, CatalogueMissing, StartError
 from filestored.filestore import Filestore
-from filestored.recovery import claim, prepare, require_not_anew
+from filestored.recovery import claim, note_loss, prepare, require_not_anew
 from filestored.settings import Loaded, Settings, load_only
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ def find_store_folder(flags: Flags, *, take_over: bool = False) -> StoreFolder:
     For ``take_over`` see ``recovery.claim``.
     """
     settings = find_place(flags)
+    require_owner(settings.folder)
     _require_place(flags, settings, take_over=take_over)
     return StoreFolder.find(settings.folder, settings.hash, settings.bucket)
 
@@ -77,6 +78,7 @@ def adopt_store_folder(flags: Flags) -> StoreFolder:
     Of a bucket that cannot be reached nothing is asked where the spool has been in use.
     """
     settings = find_place(flags)
+    require_owner(settings.folder)
     _require_place(flags, settings, may_be_new=True)
     folder = StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
     if folder.is_unused:
@@ -114,20 +116,24 @@ def last_catalogue(folder: StoreFolder) -> Address:
 
 @contextmanager
 def open_catalogue(
-    flags: Flags, folder: StoreFolder, *, take_over: bool = False, needs_blobs: bool = True
+    flags: Flags, folder: StoreFolder, *, take_over: bool = False, needs_blobs: bool = True, mends_loss: bool = False
 ) -> Iterator[Catalogue]:
     """Open a store's catalogue, its tables brought up to date. Raises StartError where it cannot be used.
 
     Under a running daemon they are left as they are: an older one would not know the new ones. For ``take_over`` see
-    ``recovery.claim``. Without ``needs_blobs`` a bucket that cannot be reached is told of, and done without.
+    ``recovery.claim``. Without ``needs_blobs`` a bucket that cannot be reached is told of, and done without. With
+    ``mends_loss`` nothing is said of a catalogue that was lost: the caller makes good for it.
     """
     where = find_catalogue(flags, folder)
-    Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
+    has_been_used = folder.has_been_used
+    is_new = Catalogue.prepare(where, may_change=daemon.running(folder.path) is None)
     catalogue = Catalogue(where, durable=True)
     try:
         try:
             with closing(open_blobs(folder)) as blobs:
                 claim(folder, blobs, where, catalogue, take_over=take_over)
+                if is_new and has_been_used and (loss := note_loss(folder, where, catalogue)) and not mends_loss:
+                    click.echo(f"filestored: {loss}", err=True)
         except BlobStoreUnavailable as error:
             if needs_blobs:
                 raise
@@ -150,29 +156,6 @@ def make_store_folder(flags: Flags) -> StoreFolder:
         if settings.folder.is_dir() and any(settings.folder.iterdir()):
             raise
         return StoreFolder.adopt(settings.folder, settings.hash, settings.bucket)
-
-
-def require_owner(store: Path) -> None:
-    """Raise StartError where the store is another user's, whose daemon could not use what would be made here.
-
-    Others than root may fill an empty folder of somebody else's, where the system lets them.
-    """
-    user = os.geteuid()
-    for place, is_made_by_daemon in ((store / ".filestored", True), (store, False)):
-        try:
-            owner = os.stat(place).st_uid
-        except OSError:
-            continue
-        if owner != user and (is_made_by_daemon or user == 0):
-            raise StartError(f"the store {store} belongs to {_user_name(owner)}: run it as {_user_name(owner)}")
-        return
-
-
-def _user_name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 ::
 
     findings    what a check answers: Finding; what it is given: Situation
-    folder      the store's folder, or the spool, and who may use it · disk  space, flushing · machine  clock, limits
-    catalogue   whether it can be used · database  PostgreSQL below it
+    folder      the store's folder, or the spool, and who may use it · rights · disk  space, flushing
+    machine     clock, limits
+    catalogue   whether it can be used · cataloguefile · database  PostgreSQL below it
     bucket      what is in it, and whose it is · requests  signed ones, and its clock
     cluster     the daemons with the same catalogue · peers  reaching them
     network     port, who reaches what · proxies · certificate  TLS · running  the daemon that runs, its settings

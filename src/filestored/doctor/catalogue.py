@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from filestored.catalogue.address import Address, PostgresAddress
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.schema import EarlierCatalogue, require_current
-from filestored.doctor.findings import Finding, Situation, fault, good, lacking, refused
+from filestored.catalogue.sqlite import find_damage
+from filestored.doctor.cataloguefile import is_empty, judge_damage, judge_failure
+from filestored.doctor.findings import Finding, Situation, fault, good, lacking, refused, warning
 from filestored.doctor.folder import is_own, skip_unless_own
 from filestored.errors import CatalogueError, CatalogueFull, CatalogueMissing, FilestoredError, StartError
-from filestored.recovery import STORE_NOTE
+from filestored.recovery import LOSS_NOTE, STORE_NOTE
 
 if TYPE_CHECKING:
     from filestored.catalogue.connecting import PostgresConnection
 
 _PATIENCE_SECONDS = 4.0
+_LOOKED_AT_SECONDS = 3.0
+_RESTORE = "restore it from a backup while no daemon runs; or run 'filestored reindex', and make the tokens anew"
 
 _RIGHTS = """
 SELECT string_agg(name, ', ') FROM unnest(ARRAY['files', 'usage', 'totals', 'tokens', 'uploads', 'removals', 'daemons',
@@ -28,7 +32,7 @@ AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
 def check_catalogue(situation: Situation) -> Iterator[Finding]:
     """Open the catalogue as a daemon would, but for making or changing its tables."""
     where = situation.catalogue
-    if isinstance(where, Path) and not where.exists():
+    if isinstance(where, Path) and (not where.exists() or is_empty(where)):
         yield _judge_absent(situation, where)
         return
     if isinstance(where, Path) and (not_own := skip_unless_own(situation)) is not None:
@@ -41,11 +45,11 @@ def check_catalogue(situation: Situation) -> Iterator[Finding]:
     except CatalogueFull as error:
         yield fault(f"{where}: {error.reason}", "make room on its disk; a delete works meanwhile")
     except CatalogueError as error:
-        yield fault(f"{where} cannot be used: {error.reason}", _advice(where))
+        yield from _judge_failure(where, error.reason)
     except ImportError as error:
         yield lacking(error)
     except FilestoredError as error:
-        yield fault(str(error), _advice(where))
+        yield from _judge_failure(where, str(error))
 
 
 @contextmanager
@@ -92,13 +96,15 @@ def connected(where: PostgresAddress) -> "AbstractContextManager[PostgresConnect
 
 
 def _judge_absent(situation: Situation, where: Path) -> Finding:
-    is_bucket = situation.settings.bucket is not None
-    if not is_bucket and any(situation.path.glob("[0-9a-f][0-9a-f]")):
-        return fault(
-            f"{where} is not there, and files are: they are served without names and owners",
-            "restore it from a backup while no daemon runs, or run 'filestored reindex'",
+    state = "empty" if where.exists() else "not there"
+    if situation.settings.bucket is not None or not (situation.path.is_dir() and situation.folder.has_files()):
+        return good(f"{where} is {state} yet: the first start makes it")
+    if not (situation.folder.private / "format.json").exists():
+        return good(
+            f"{where} is {state} yet: the first start makes it, and serves the files that are there without names "
+            "and owners, until 'filestored reindex' gives them entries"
         )
-    return good(f"{where} is not there yet: the first start makes it")
+    return fault(f"{where} is {state}, and files are: their names and owners, and all tokens, are lost", _RESTORE)
 
 
 def _judge(situation: Situation, where: Address) -> Finding:
@@ -111,6 +117,9 @@ def _judge(situation: Situation, where: Address) -> Finding:
             with rows.transaction(flushed=False):
                 # whether it can be written to; nothing is
                 pass
+        loss = rows.note(LOSS_NOTE)
+    if isinstance(where, Path) and (damage := find_damage(where, _LOOKED_AT_SECONDS)):
+        return judge_damage(where, damage)
     # of a bucket its mark says whose catalogue it is: see there
     if situation.settings.bucket is None and owner is not None and owner != identity(situation):
         return fault(
@@ -128,6 +137,10 @@ def _judge(situation: Situation, where: Address) -> Finding:
     if not isinstance(where, Path) and (closed := _closed_tables(where)):
         return fault(
             f"the user of {where} may not read and write {closed}", "have it own the tables (docs/operations.md)"
+        )
+    if loss:
+        return warning(
+            f"{where} was lost, and made anew at {loss}: the files of before have no names and owners", _RESTORE
         )
     return good(f"{where} can be read and written: {usage.files} files, {usage.blobs} blobs, {usage.bytes} bytes")
 
@@ -158,10 +171,11 @@ def _closed_tables(where: PostgresAddress) -> str:
     return str(row[0]) if row and row[0] else ""
 
 
-def _advice(where: Address) -> str:
+def _judge_failure(where: Address, reason: str) -> Iterator[Finding]:
     if isinstance(where, Path):
-        return (
-            "restore it from a backup; or stop the daemon, move it away and run 'filestored reindex', which loses "
-            "names and owners"
-        )
-    return "see that the database runs, and that address, user, password and rights are right (docs/operations.md)"
+        yield from judge_failure(where, reason)
+        return
+    yield fault(
+        f"{where} cannot be used: {reason}",
+        "see that the database runs, and that address, user, password and rights are right (docs/operations.md)",
+    )

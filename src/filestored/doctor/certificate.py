@@ -8,6 +8,9 @@ from pathlib import Path
 
 from filestored.doctor.findings import Finding, Situation, fault, good, skipped, warning
 
+CERTIFICATE = ("tls_cert", "tls_key")
+"""The settings that this is about."""
+
 _SOON_DAYS = 14
 _DAY = 86400
 _HAS_EXPIRED, _NOT_YET = 10, 9
@@ -16,6 +19,12 @@ _STEPS = 10
 
 def check_certificate(situation: Situation) -> Iterator[Finding]:
     """Shake hands with oneself: what comes of that says all there is to know."""
+    for name in CERTIFICATE:
+        if name in situation.wrong:
+            yield fault(
+                situation.wrong[name], "name both, a PEM chain and its key, which the user of the daemon may read"
+            )
+            return
     certificate, key = situation.settings.tls_cert, situation.settings.tls_key
     if certificate is None or key is None:
         yield skipped("no certificate is given: TLS is off")

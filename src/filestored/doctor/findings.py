@@ -1,7 +1,7 @@
 """What a check is given, and what it answers."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -76,6 +76,8 @@ class Situation:
 
     loaded: Loaded
     holder: Holder | None
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with settings that cannot be used, by their names; they are left at their defaults."""
     failures: list[CatalogueError] = field(default_factory=list)
     """Why the catalogue could not be read, once it could not: no other check waits for it again."""
 

@@ -1,15 +1,17 @@
 """The store's folder, or the spool of one in a bucket: whether it is one or would be, and who may use it."""
 
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from filestored.blobs.layout import StoreFolder
+from filestored.blobs.ownership import account, as_user, user_name
 from filestored.doctor.findings import Finding, Situation, fault, good, refused, skipped, warning
+from filestored.doctor.rights import judge_rights
 from filestored.errors import StartError
 
+_MOST_SHOWN = 5
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -63,26 +65,55 @@ def check_permissions(situation: Situation) -> Iterator[Finding]:
     owner = (private if private.is_dir() else path).stat().st_uid
     if owner != os.geteuid():
         yield fault(
-            f"{path} belongs to {_name(owner)}, and you are {_name(os.geteuid())}",
-            f"run the daemon, and this, as {_name(owner)}; or change that: chown -R {_name(os.geteuid())} {path}",
+            f"{path} belongs to {user_name(owner)}, and you are {user_name(os.geteuid())}",
+            _run_as(owner, path),
         )
         return
-    closed = [str(each) for each in _used(path, private) if not os.access(each, os.R_OK | os.W_OK | os.X_OK)]
-    if closed:
-        yield fault(f"these cannot be written to: {', '.join(closed[:5])}", f"chmod u+rwx {' '.join(closed[:5])}")
-    elif private.is_dir() and private.stat().st_mode & _OTHERS:
+    closed = list(judge_rights([*_used(path, private), *_kept(private)]))
+    yield from closed or _judge_modes(situation)
+
+
+def _judge_modes(situation: Situation) -> Iterator[Finding]:
+    """See whether others may look into, or change, what is not theirs."""
+    path, private = situation.path, situation.folder.private
+    is_private = not private.is_dir() or not private.stat().st_mode & _OTHERS
+    changeable = _changeable(path)
+    if not is_private:
         yield warning(f"others on this machine may look into {private}", f"chmod 700 {private}")
-    else:
-        yield good(f"{_name(owner)} may read and write {situation.called}, and others not what is the program's own")
+    if changeable:
+        shown = ", ".join(map(str, changeable[:_MOST_SHOWN]))
+        yield warning(
+            f"everybody on this machine may delete and replace files in {shown}",
+            f"chmod o-w {path} {path}/[0-9a-f][0-9a-f]",
+        )
+    if is_private and not changeable:
+        who = user_name(os.geteuid())
+        yield good(f"{who} may read and write {situation.called}, and others not what is the program's own")
+
+
+def _changeable(path: Path) -> list[Path]:
+    """Return the folder, and those of blobs, whose names others may change; without the way there they may not."""
+    if not path.stat().st_mode & stat.S_IXOTH:
+        return []
+    modes = {each: each.stat().st_mode for each in (path, *_shards(path))}
+    return [each for each, mode in modes.items() if mode & stat.S_IWOTH and not mode & stat.S_ISVTX]
+
+
+def _run_as(owner: int, path: Path) -> str:
+    """Say what helps where the store is somebody else's; root is not told to take it from a service's user."""
+    said = f"run the daemon, and this, as {user_name(owner)}: {as_user(owner)} filestored doctor …"
+    if os.geteuid() == 0:
+        return said
+    return f"{said}; or have root give it to you: chown -R {account(os.geteuid())} {path}"
 
 
 def _judge_place(situation: Situation) -> Finding:
     place = situation.place
     if os.access(place, os.W_OK | os.X_OK):
-        return good(f"{_name(os.geteuid())} may make {situation.called} in {place}")
+        return good(f"{user_name(os.geteuid())} may make {situation.called} in {place}")
     return fault(
-        f"{_name(os.geteuid())} may not make a folder in {place}",
-        f"make it as root and give it to {_name(os.geteuid())}, or name another folder with {situation.option}",
+        f"{user_name(os.geteuid())} may not make a folder in {place}",
+        f"make it as root and give it to {user_name(os.geteuid())}, or name another folder with {situation.option}",
     )
 
 
@@ -91,15 +122,23 @@ def _used(path: Path, private: Path) -> Iterator[Path]:
     yield path
     if private.is_dir():
         yield private
-        yield from (each for each in sorted(private.iterdir()) if each.is_dir())
-    yield from (path / f"{number:02x}" for number in range(0, 256, 16) if (path / f"{number:02x}").is_dir())
+        yield from (each for each in _listed(private) if each.is_dir())
+    yield from _shards(path)
 
 
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"
+def _shards(path: Path) -> Iterator[Path]:
+    yield from (each for number in range(0, 256, 16) if (each := path / f"{number:02x}").is_dir())
+
+
+def _kept(private: Path) -> Iterator[Path]:
+    """Return the files of the program's own that a daemon writes to: those beside the catalogue, and the logs."""
+    for folder in (private, private / "log"):
+        yield from (each for each in _listed(folder) if each.is_file() and not each.is_symlink())
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing where that cannot be seen, which is told of the folder itself."""
+    return sorted(folder.iterdir()) if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else []
 
 
 def skip_unless_own(situation: Situation) -> Finding | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from filestored.daemon import is_alive, is_ready, running
+from filestored.doctor.certificate import CERTIFICATE
 from filestored.doctor.findings import Finding, Situation, fault, good, skipped, warning
 from filestored.errors import StartError
 
@@ -10,10 +11,13 @@ _PATIENCE_SECONDS = 5.0
 
 
 def check_settings(situation: Situation) -> Iterator[Finding]:
-    """Tell of variables that look like settings and are none."""
+    """Tell of settings that are wrong, and of variables that look like settings and are none."""
+    wrong = {reason for name, reason in situation.wrong.items() if name not in CERTIFICATE}
+    for each in sorted(wrong):
+        yield fault(each, "correct it: no daemon starts so; what is said below is of its default instead")
     for each in situation.loaded.warnings:
         yield warning(each, "unset it, or correct its name: filestored config shows what is in force")
-    if not situation.loaded.warnings:
+    if not situation.loaded.warnings and not wrong:
         given = sum(origin != "default" for origin in situation.loaded.origins.values())
         yield good(f"{given} settings are given, the others at their defaults")
 

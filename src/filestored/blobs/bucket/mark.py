@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MARK = ".filestored/format.json"
 _CATALOGUE = ".filestored/catalogue"
+_LARGEST_BYTES = 64 * 1024
 _PEEKED = 20
 # from the first key, from the middle of the blobs, and behind all of them
 _PEEKED_FROM = ("", "8", "fg")
@@ -97,16 +98,23 @@ class Marks:
         import obstore
 
         with self._faults.explained(always=True):
-            whole = bytes(obstore.get(self._store, self._address.key(_MARK)).bytes())
+            whole = self._read(_MARK)
             part = bytes(obstore.get_range(self._store, self._address.key(_MARK), start=1, length=1))
         return part == whole[1:2]
 
-    def _get(self, name: str) -> bytes | None:
+    def _read(self, name: str) -> bytes:
+        """Read a small object. Raises StartError where it says that it is a large one: it is not of ours."""
         import obstore
 
+        found = obstore.get(self._store, self._address.key(name))
+        if found.meta["size"] > _LARGEST_BYTES:
+            raise StartError(f"{self._address}/{name} has {found.meta['size']} bytes: that is nothing of filestored's")
+        return bytes(found.bytes())
+
+    def _get(self, name: str) -> bytes | None:
         try:
             with self._faults.explained(always=True):
-                return bytes(obstore.get(self._store, self._address.key(name)).bytes())
+                return self._read(name)
         except FileNotFoundError:
             return None
 
