@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -31,21 +31,25 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open or begin it. Raises StartError where another copy is using it, or it cannot be written."""
         self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._rows = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
-            self._rows.execute("PRAGMA journal_mode=WAL")
-            # what a power cut takes is found to be there by the next run, and noted again
-            self._rows.execute("PRAGMA synchronous=NORMAL")
-            self._rows.executescript(_TABLES)
-        except BlockingIOError:
-            raise StartError("another copy between these stores is running") from None
-        except (OSError, sqlite3.Error) as error:
-            raise StartError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
-        self._run = int(self.note("run") or 0) + 1
-        self.set_note("run", str(self._run))
+        with ExitStack() as opened:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                opened.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._rows = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+                opened.callback(self._rows.close)
+                self._rows.execute("PRAGMA journal_mode=WAL")
+                # what a power cut takes is found to be there by the next run, and noted again
+                self._rows.execute("PRAGMA synchronous=NORMAL")
+                self._rows.executescript(_TABLES)
+            except BlockingIOError:
+                raise StartError("another copy between these stores is running") from None
+            except (OSError, sqlite3.Error) as error:
+                raise StartError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+            self._run = int(self.note("run") or 0) + 1
+            self.set_note("run", str(self._run))
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> "Ledger":
         return self
@@ -53,8 +57,7 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._rows.close()
-        os.close(self._lock)
+        self._opened.close()
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         with self._explained():

@@ -16,7 +16,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -62,19 +62,23 @@ class Report:
         """Open or begin a report. Raises StartError where it is another import's, is in use, or cannot be written."""
         self.path = path
         self._flush_at = time.monotonic() + _FLUSHED_EVERY_SECONDS
-        self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._index.execute(f"CREATE TABLE entries({', '.join(_FIELDS)}, PRIMARY KEY(source)) WITHOUT ROWID")
-        self._index.execute("PRAGMA synchronous=OFF")
         header = {"import": source, "kind": kind, "owner": owner}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, _FLAGS, 0o600)
-            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                raise StartError(f"the report {path} cannot be written: it is no regular file")
-            self._lock()
-            self._begin(header)
-        except OSError as error:
-            raise StartError(f"the report {path} cannot be written: {error.strerror or error}") from error
+        with ExitStack() as opened:
+            self._index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            opened.callback(self._index.close)
+            self._index.execute(f"CREATE TABLE entries({', '.join(_FIELDS)}, PRIMARY KEY(source)) WITHOUT ROWID")
+            self._index.execute("PRAGMA synchronous=OFF")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(path, _FLAGS, 0o600)
+                opened.callback(os.close, self._descriptor)
+                if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                    raise StartError(f"the report {path} cannot be written: it is no regular file")
+                self._lock()
+                self._begin(header)
+            except OSError as error:
+                raise StartError(f"the report {path} cannot be written: {error.strerror or error}") from error
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> "Report":
         return self
@@ -82,8 +86,7 @@ class Report:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._index.close()
-        os.close(self._descriptor)
+        self._opened.close()
 
     def find(self, source: str) -> Entry | None:
         """Return the last line about an item."""
