@@ -22,10 +22,10 @@ FROM base
 LABEL org.opencontainers.image.title="filestored" \
       org.opencontainers.image.description="A file storage daemon: POST a file, get its hash; GET it by the hash; DELETE it by the hash." \
       org.opencontainers.image.licenses="MIT"
-# a named volume takes over owner and mode of this folder; what the base has of Python is compiled once, not at each health check
+# a named volume takes over owner and mode of these folders, /backup that of copies; what the base has of Python is compiled once, not at each health check
 RUN groupadd --gid 10001 filestored \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin filestored \
-    && install -d -o 10001 -g 10001 -m 0700 /data \
+    && install -d -o 10001 -g 10001 -m 0700 /data /backup \
     && python -m compileall -q -x '/(site-packages|tests?|idlelib|turtledemo)/' "$(python -c 'import os; print(os.path.dirname(os.__file__))')"
 COPY --from=build /opt/filestored /opt/filestored
 ENV PATH=/opt/filestored/bin:$PATH \

@@ -64,7 +64,7 @@ image: ## build the container image filestored (needs docker)
 	docker build --tag filestored .
 
 notes: $(VENV)/.installed ## print what CHANGELOG.md says of VERSION, for its release
-	@$(BIN)/python -m tools.release_notes $(VERSION)
+	@$(BIN)/python -m tools.release_notes "$${VERSION:?make notes VERSION=X.Y.Z}"
 
 clean: ## remove what was made, but no store
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

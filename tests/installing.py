@@ -50,12 +50,12 @@ def install(wheel: Path, folder: Path, *extras: str) -> Path:
     listed = folder / "requirements.txt"
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     wanted = f"filestored[{','.join(extras)}] @ {wheel.as_uri()} --hash=sha256:{digest}"
-    listed.write_text("\n".join([wanted, *_locked(needed_by(*extras))]) + "\n")
+    listed.write_text("\n".join([wanted, *locked(needed_by(*extras))]) + "\n")
     _pip("--python", str(folder / "bin" / "python"), "install", "--quiet", "--require-hashes", "-r", str(listed))
     return folder / "bin"
 
 
-def _locked(names: set[str]) -> list[str]:
+def locked(names: set[str]) -> list[str]:
     """Return what the lock says of these distributions, with their hashes."""
     text = (ROOT / "requirements" / "run.txt").read_text()
     entries = {

@@ -66,6 +66,23 @@ def test_compose_uses_settings_that_there_are() -> None:
     assert COMPOSE["environment"].keys() <= {setting.variable for setting in describe_all()}
 
 
+def test_what_compose_has_as_a_comment_holds_once_it_is_none() -> None:
+    text = re.sub(
+        r"^( *)# (?=- \w+:/|- \./\w+:/|FILESTORED_|backup:)", r"\1", (ROOT / "compose.yaml").read_text(), flags=re.M
+    )
+    told = yaml.safe_load(text)
+    service = told["services"]["filestored"]
+    mounted = {source: target for source, target, *_ in (each.split(":") for each in service["volumes"])}
+    assert mounted.keys() == {*told["volumes"], "./tls"} == {"data", "backup", "./tls"}
+    # which the user of the image owns, so that a new volume does
+    owned = re.search(r"install -d -o \d+ -g \d+ -m 0700 (.*?) &&", LAST["RUN"])
+    assert owned is not None
+    assert {mounted["data"], mounted["backup"]} == set(owned[1].split())
+    keys = {name: value for name, value in service["environment"].items() if "TLS" in name}
+    assert keys.keys() == {describe("tls_cert").variable, describe("tls_key").variable}
+    assert all(value.startswith(f"{mounted['./tls']}/") for value in keys.values())
+
+
 def test_whoever_ends_it_waits_a_minute() -> None:
     """Twice what running requests are given, wherever a time is written."""
     pages = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
@@ -150,7 +167,9 @@ def test_its_user_is_nobody_elses_and_owns_the_volume() -> None:
     assert int(uid) > 1000
     assert f"--gid {gid} filestored" in LAST["RUN"]
     assert f"--uid {uid} --gid {gid}" in LAST["RUN"]
-    assert f"install -d -o {uid} -g {gid} -m 0700 {LAST['VOLUME']}" in LAST["RUN"]
+    # the volume, and where operations.md has copies put
+    assert f"install -d -o {uid} -g {gid} -m 0700 {LAST['VOLUME']} /backup " in LAST["RUN"]
+    assert "/backup" in (ROOT / "docs" / "operations.md").read_text()
     assert f"FILESTORED_STORE={LAST['VOLUME']}/" in LAST["ENV"]
 
 

@@ -17,11 +17,12 @@ from packaging.utils import canonicalize_name
 
 from filestored import __version__, extras
 from tests.conftest import Daemon, StartDaemon
-from tests.installing import ROOT, build_wheel, install, installed_in, needed_by
+from tests.installing import ROOT, build_wheel, install, installed_in, locked, needed_by
 from tests.test_project import PROJECT
 
 pytestmark = pytest.mark.timeout(300)
 
+SCRIPT = ROOT / "setup_systemd.sh"
 INSTALLING = (ROOT / "docs" / "installing.md").read_text()
 
 SERVERS = {
@@ -308,6 +309,30 @@ def test_programs_that_install_programs_install_this_one(words: str, wheel: Path
 
 def test_both_of_them_are_documented() -> None:
     assert sorted(DOCUMENTED) == ["pipx install", "uv tool install"]
+
+
+def test_a_service_is_installed_where_everybody_can_run_it(wheel: Path, tmp_path: Path) -> None:
+    """The block of docs/installing.md up to the script, in other folders; of the libraries what `--version` needs."""
+    (block,) = re.findall(r"^```sh\n(make dist\n.*?)```", INSTALLING, re.MULTILINE | re.DOTALL)
+    _, *steps, last = block.splitlines()
+    assert last.startswith("sudo ./setup_systemd.sh ")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / wheel.name).symlink_to(wheel)
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "run.txt").write_text("\n".join(locked(needed_by())) + "\n")
+    (tmp_path / "bin").mkdir()
+    placed = "\n".join(steps).replace("sudo ", "").replace("/usr/local/bin", f"{tmp_path}/bin")
+    placed = placed.replace("/opt/filestored", f"{tmp_path}/opt")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    ended = subprocess.run(["sh", "-ec", placed], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    command = tmp_path / "bin" / "filestored"
+    assert run(command, "--version").stdout == f"filestored {__version__}\n"
+    assert command.readlink() == tmp_path / "opt" / "bin" / "filestored"
+    assert last.split()[1] == f"./{SCRIPT.name}"
+    # where it is looked for by default
+    assert re.search(r"^ +program=/usr/local/bin/filestored$", SCRIPT.read_text(), re.MULTILINE)
 
 
 def index_for_uv() -> dict[str, str]:

@@ -58,6 +58,14 @@ def test_the_notes_are_all_that_is_said_of_a_version_and_no_more() -> None:
             notes_of(version, older)
 
 
+def test_a_version_is_a_word_and_never_a_command() -> None:
+    words = ["make", "--dry-run", "--silent", "notes", "VERSION=v1;id"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0
+    assert "tools.release_notes" in told.stdout
+    assert ";id" not in told.stdout
+
+
 def test_a_version_that_nothing_is_said_of_is_one_line() -> None:
     ended = notes("v99.0.0")
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "CHANGELOG.md says nothing of 99.0.0\n")

@@ -120,6 +120,32 @@ def test_what_a_workflow_calls_is_there(path: Path) -> None:
             assert word in ("up", "stop", "ps", "exec", "logs")
 
 
+def test_nothing_is_published_that_was_not_tested_and_the_package_comes_last() -> None:
+    jobs = workflow(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
+
+    def before(name: str) -> set[str]:
+        needed = jobs[name].get("needs", [])
+        direct = {needed} if isinstance(needed, str) else set(needed)
+        return direct.union(*map(before, direct))
+
+    for name in jobs.keys() - {"tested"}:
+        assert "tested" in before(name), name
+    assert before("package") == jobs.keys() - {"package"}
+    (asked,) = jobs["tested"]["steps"]
+    assert '--workflow ci.yml --commit "$COMMIT" --status success' in asked["run"]
+    assert (ROOT / ".github" / "workflows" / "ci.yml").exists()
+    # or running it again would fail at the index
+    assert jobs["package"]["steps"][-1]["with"]["skip-existing"] is True
+
+
+def test_what_a_release_needs_once_is_documented() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    told = (ROOT / "docs" / "installing.md").read_text().partition("## Releasing")[2]
+    names = {*re.findall(r"vars\.(\w+)", text), *re.findall(r"environment: (\w+)", text), "release.yml"}
+    assert len(names) == 3
+    assert [name for name in names if f"`{name}`" not in told] == []
+
+
 def test_the_image_is_run_alone_and_in_a_cluster() -> None:
     jobs = workflow(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
     for name, folder in (("image", ROOT), ("cluster", ROOT / "deploy" / "cluster")):

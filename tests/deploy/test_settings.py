@@ -188,11 +188,44 @@ def test_the_kubernetes_objects_find_each_other() -> None:
     selectors = [stateful["spec"]["selector"]["matchLabels"]]
     selectors += [service["spec"]["selector"] for service in kinds["Service"]]
     selectors += [budget["spec"]["selector"]["matchLabels"] for budget in kinds["PodDisruptionBudget"]]
+    selectors += [policy["spec"]["podSelector"]["matchLabels"] for policy in kinds["NetworkPolicy"]]
     assert all(selector == labels for selector in selectors)
     assert stateful["spec"]["serviceName"] in {service["metadata"]["name"] for service in kinds["Service"]}
     (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    (ingress,) = kinds["Ingress"]
+    (rule,) = ingress["spec"]["rules"]
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    (path,) = rule["http"]["paths"]
+    ports = {service["metadata"]["name"]: service["spec"]["ports"] for service in kinds["Service"]}
+    wanted = path["backend"]["service"]
+    assert wanted["port"]["name"] in {port["name"] for port in ports[wanted["name"]]}
     named = {next(iter(source.values()))["name"] for source in container["envFrom"]}
     assert named == {kinds["ConfigMap"][0]["metadata"]["name"], kinds["Secret"][0]["metadata"]["name"]}
+
+
+def test_on_kubernetes_nobody_else_is_believed_and_large_uploads_come_through() -> None:
+    kinds = kubernetes()
+    (policy,), (stateful,) = kinds["NetworkPolicy"], kinds["StatefulSet"]
+    # all pods are taken for a proxy: so none gets in but the proxy's and the daemons' own
+    (rule,) = policy["spec"]["ingress"]
+    labels = stateful["spec"]["template"]["metadata"]["labels"]
+    assert [next(iter(each)) for each in rule["from"]] == ["namespaceSelector", "podSelector"]
+    assert rule["from"][1]["podSelector"]["matchLabels"] == labels
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    assert [each["port"] for each in rule["ports"]] == [each["name"] for each in container["ports"]]
+    notes = kinds["Ingress"][0]["metadata"]["annotations"]
+    said = {name.partition("/")[2]: value for name, value in notes.items()}
+    assert said["proxy-body-size"] == "0"
+    assert said["proxy-request-buffering"] == "off"
+    assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_daemons_wait_for_the_bucket_itself() -> None:
+    services = compose()["services"]
+    assert services["one"]["depends_on"]["s3"] == {"condition": "service_healthy"}
+    command = services["s3"]["command"][0]
+    bucket = services["s3"]["environment"]["GARAGE_DEFAULT_BUCKET"]
+    assert services["s3"]["healthcheck"]["test"] == ["CMD", command, "bucket", "info", bucket]
 
 
 def unknown_lines(path: Path) -> Iterator[str]:
