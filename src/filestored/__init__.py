@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from filestored.client import AsyncClient as AsyncClient
     from filestored.client import Client as Client
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 
 def __getattr__(name: str) -> Any:
