@@ -153,7 +153,8 @@ def replace_with_care(granian: "AbstractServer[Any]") -> None:
 
     def replace_one_by_one(workers: list[int], spawn_target: Any, target_loader: Any, delay: float = 0) -> None:
         for index in workers:
-            if is_told_meanwhile():
+            # one that has died is replaced all the same, which is quick: with --stop-delay it is still needed
+            if delay and is_told_meanwhile():
                 return
             old = granian.wrks[index]
             try:
