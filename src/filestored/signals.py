@@ -19,8 +19,8 @@ def heed_signals() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _note)
-    # there is nothing to reload yet
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # there is nothing to reload yet; ignored it would stay ignored in programs that are called from here
+    signal.signal(signal.SIGHUP, _pass_over)
 
 
 def leave_if_told() -> None:
@@ -45,6 +45,10 @@ def die_with_parent(parent: int) -> None:
     # it may have ended before the line above
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _note(number: int, frame: FrameType | None) -> None:
