@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -149,7 +150,17 @@ def run_daemon(work: Path, store: Path, durability: str) -> Iterator[Site]:
 
 def make_token(store: Path) -> str:
     """Make a token that may read; the store need not be there yet."""
-    command = [sys.executable, "-m", "filestored", "token", "create", "bench", "--permissions", "read"]
+    # one of its own each time: a store may be measured again
+    command = [
+        sys.executable,
+        "-m",
+        "filestored",
+        "token",
+        "create",
+        f"bench-{secrets.token_hex(4)}",
+        "--permissions",
+        "read",
+    ]
     made = subprocess.run(
         [*command, "--store", str(store)], capture_output=True, text=True, timeout=60, env=_daemon_environment()
     )
