@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-ceph lint format bench screenshots docs install lock dist image notes clean
+.PHONY: help run test test-ceph test-root lint format bench screenshots docs install lock dist image notes clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +20,9 @@ CEPH ?= tests/blobs tests/bad_days
 
 test-ceph: $(VENV)/.dev ## run the tests about buckets on Ceph (needs ceph-mon, ceph-osd, ceph-common, radosgw)
 	TEST_S3=ceph $(BIN)/python -m pytest -m bucket -n 2 $(CEPH)
+
+test-root: $(VENV)/.dev ## run the tests that only root can: sudo make test-root
+	$(BIN)/python -m pytest -m root -n 2
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -44,10 +44,18 @@ def require_program(name: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a bucket, so that all of it can be run on another engine."""
+    """Mark what needs a bucket, so that all of it can be run on another engine, and what needs root.
+
+    That is left out for everybody else; ``make test-root`` runs it, which CI does where it is not root itself.
+    """
     for item in items:
-        if "s3" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "s3" in fixtures:
             item.add_marker("bucket")
+        if "make_disk" in fixtures:
+            item.add_marker("root")
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="only root can change owners and mount disks: make test-root"))
 
 
 class Daemon:

@@ -175,13 +175,19 @@ def certificate_of(daemon: Daemon) -> bytes:
         return connection.getpeercert(binary_form=True) or b""
 
 
+def start_with_certificate(start_daemon: StartDaemon, manager: Manager, folder: Path) -> Daemon:
+    """Start a daemon with a new certificate of a folder, and wait until it is ready."""
+    certificate(folder, "first.example")
+    flags = ("--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem"), "--workers", "1")
+    daemon = start_daemon(*flags, env=manager.env())
+    manager.hear("READY=1")
+    return daemon
+
+
 def test_a_reload_reads_the_certificate_anew_and_ends_no_request(
     start_daemon: StartDaemon, manager: Manager, tmp_path: Path
 ) -> None:
-    certificate(tmp_path, "first.example")
-    flags = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"), "--workers", "1")
-    daemon = start_daemon(*flags, env=manager.env())
-    manager.hear("READY=1")
+    daemon = start_with_certificate(start_daemon, manager, tmp_path)
     before, (worker,) = certificate_of(daemon), worker_pids(daemon.pid)
     certificate(tmp_path, "second.example")
 
@@ -205,10 +211,7 @@ def test_a_reload_reads_the_certificate_anew_and_ends_no_request(
 def test_a_reload_that_could_not_end_well_is_not_begun(
     start_daemon: StartDaemon, manager: Manager, tmp_path: Path
 ) -> None:
-    certificate(tmp_path, "only.example")
-    flags = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"), "--workers", "1")
-    daemon = start_daemon(*flags, env=manager.env())
-    manager.hear("READY=1")
+    daemon = start_with_certificate(start_daemon, manager, tmp_path)
     before, workers = certificate_of(daemon), worker_pids(daemon.pid)
     (tmp_path / "cert.pem").write_text("no certificate")
     os.kill(daemon.pid, signal.SIGHUP)

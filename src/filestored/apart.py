@@ -54,7 +54,7 @@ def _finish(child: int, reader: int, may_break_off: bool) -> Any:
     if status != 0 or not answer:
         # a signal to all processes of the terminal may have ended it
         leave_if_told()
-        raise StartError(f"the process that makes the store ready ended ({status}) before it was done")
+        raise StartError(f"a process that prepares the start ended ({status}) before it was done")
     result, failure = pickle.loads(answer)  # noqa: S301 - from this very program
     if failure is not None:
         raise failure

@@ -193,6 +193,11 @@ class LastStart:
             return {**self.flags, "store": str(folder)}
         return {**self.flags, "store": named.spelled("store"), "spool": str(folder)}
 
+    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables for such a start: its own settings, and everything else as in ``env``."""
+        ours = {setting.variable for setting in describe_all()}
+        return {name: value for name, value in env.items() if name not in ours} | self.variables
+
     def remember(self, store: Path) -> None:
         """Keep it in the store, for the owner's eyes only. Raises StartError."""
         path = _last_start_file(store)

@@ -18,6 +18,7 @@ from loguru import logger
 from filestored.blobs.layout import StoreFolder, is_regular
 from filestored.blobs.opening import open_blobs
 from filestored.blobs.store import BlobStore, Permit
+from filestored.cancelling import cancel
 from filestored.catalogue.catalogue import Catalogue
 from filestored.changes import EndFiles
 from filestored.cluster.daemons import LOST_SECONDS
@@ -36,7 +37,6 @@ STALE_SECONDS = 86400.0
 """How long nothing is written to a temporary file before it belongs to no upload: bodies time out much earlier."""
 
 _EVERY_SECONDS = 2.0
-_CANCELLED_AGAIN_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
 _CLEARED_EVERY_SECONDS = 30.0
 
@@ -58,10 +58,7 @@ class Upkeep:
     async def stop(self) -> None:
         """End. Call it before the filestore is closed."""
         if self._task is not None:
-            # once may not be enough: what ends at the very same moment can take a cancellation for its own
-            while not self._task.done():
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=_CANCELLED_AGAIN_SECONDS)
+            await cancel(self._task)
 
     async def _run(self) -> None:
         while True:

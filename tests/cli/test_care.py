@@ -92,7 +92,7 @@ def test_a_damaged_catalogue_is_one_line(tmp_path: Path, command: str) -> None:
     assert "Traceback" not in errors
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can work on a store of somebody else's")
+@pytest.mark.root
 @pytest.mark.parametrize(
     "command",
     [

@@ -373,7 +373,7 @@ def test_what_is_no_blob_is_told_and_a_folder_behind_a_link_is_a_fault(tmp_path:
     assert [(each["name"], each["state"]) for each in findings] == [(md5(b"b")[:2], "failed"), ("", "skipped")]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can work on a store of somebody else's")
+@pytest.mark.root
 def test_another_users_store_is_not_written_to(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     lay(source, sha256(b"a"), b"a")

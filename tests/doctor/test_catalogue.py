@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -12,10 +11,13 @@ import pytest
 
 from filestored.catalogue.sqlite import find_damage
 from filestored.doctor.cataloguefile import judge_failure
+from tests.bad_days.test_full_disk import MakeDisk, make_disk
 from tests.care import call
 from tests.conftest import Daemon
 from tests.doctor.examining import NOBODY, doctor, look_at, nobody
 from tests.postgres import Database
+
+__all__ = ["make_disk"]
 
 
 def test_a_catalogue_that_is_lost(stopped: Path) -> None:
@@ -74,22 +76,15 @@ def test_a_disk_that_fails_is_no_reason_to_give_the_catalogue_up(stopped: Path) 
     assert "reindex" not in found.mend
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "filestored-test", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("nothing can be mounted here")
-    try:
-        catalogue = tmp_path / "catalogue.sqlite3"
-        catalogue.touch()
-        (found,) = judge_failure(catalogue, "disk I/O error")
-    finally:
-        subprocess.run(["umount", str(tmp_path)])
+def test_a_full_disk_is_no_damage(make_disk: MakeDisk) -> None:
+    catalogue = make_disk("size=256k").with_name("catalogue.sqlite3")
+    catalogue.touch()
+    (found,) = judge_failure(catalogue, "disk I/O error")
     assert "make room" in found.mend
     assert "reindex" not in found.mend
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+@pytest.mark.root
 def test_a_catalogue_of_somebody_else_is_given_back(stopped: Path) -> None:
     os.chown(stopped, NOBODY, NOBODY)
     for each in stopped.rglob("*"):

@@ -69,7 +69,7 @@ def test_a_store_that_everybody_may_change(stopped: Path) -> None:
     assert told.of("permissions", "good")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+@pytest.mark.root
 def test_a_folder_and_a_file_of_roots_inside_ones_own(stopped: Path) -> None:
     os.chown(stopped, NOBODY, NOBODY)
     for each in stopped.rglob("*"):

@@ -155,11 +155,11 @@ class Application:
                 if self._is_logging:
                     self._note(scope, scope["client"][0], download.file.digest, status, sent, seconds)
                 return
-        self._running += 1
         exchange = Exchange(scope, receive, send)
         exchange.is_last = self._filestore.shared.is_leaving
         self._proxies.unwrap(exchange)
         self._cors.mark(exchange)
+        self._running += 1
         try:
             await self._serve(exchange)
         finally:

@@ -10,7 +10,7 @@ from filestored import daemon
 from filestored.blobs.layout import StoreFolder
 from filestored.cli.options import setting_options
 from filestored.errors import StartError
-from filestored.settings import Loaded, Settings, describe_all, find_store, load
+from filestored.settings import Loaded, Settings, find_store, load
 from filestored.startable import require_startable
 
 Flags = dict[str, str | None]
@@ -55,8 +55,7 @@ def restart(**flags: str | None) -> int:
     if last is not None:
         given = {name: value for name, value in flags.items() if value is not None}
         flags = {**last.flags_at(store), **given}
-        ours = {setting.variable for setting in describe_all()}
-        env = {name: value for name, value in os.environ.items() if name not in ours} | last.variables
+        env = last.environment(os.environ)
     # a mistake must show before anything is stopped
     require_startable(load(flags, env).settings)
     if daemon.running(store) is not None:

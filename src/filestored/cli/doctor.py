@@ -44,7 +44,7 @@ def doctor(as_json: bool, **flags: str | None) -> int:
 
 
 def find_situation(flags: Flags) -> Situation:
-    """Return what is examined: the settings of the last start, those of flags and variables before them.
+    """Return what is examined: the settings that a restart would have, and those of flags before them.
 
     What is wrong is examined as well, but for what is given here: that is called wrongly. Raises SettingsError.
     """
@@ -54,7 +54,7 @@ def find_situation(flags: Flags) -> Situation:
     last = daemon.LastStart.recall(store)
     if last is not None:
         given = {**last.flags_at(store), **given}
-        env = {**last.variables, **{name: value for name, value in env.items() if value}}
+        env = last.environment(env)
     loaded, wrong = load_what_is_right(given, env)
     for name, reason in wrong.items():
         if name == "store" or (flags.get(name) is not None and name not in ("config", *CERTIFICATE)):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from loguru import logger
 
+from filestored.cancelling import cancel
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import DaemonRecord
 from filestored.cluster.lease import Lease, uptime
@@ -86,9 +87,7 @@ class Daemons:
         """Take leave of the others. Call it before the catalogue is closed."""
         if self._task is None:
             return
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_READ_EVERY_SECONDS)
+        await cancel(self._task)
         # where only workers are replaced the daemon stays
         if self._shared.is_stopping and self._shared.lead() and not self._is_contested:
             with contextlib.suppress(CatalogueError):
