@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from filestored.cli.doctor import find_situation
 from filestored.doctor import checks
 from filestored.doctor.findings import Finding, Situation, State
 from filestored.settings import load
@@ -118,3 +119,13 @@ def test_the_documentation_names_every_check() -> None:
     section = text.partition("## `doctor`")[2].partition("\n## ")[0]
     for name in checks.CHECKS:
         assert f"| `{name}` |" in section
+
+
+def test_what_is_examined_is_what_a_restart_would_have(tmp_path: Path, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1", env={"FILESTORED_MIN_FREE_SPACE": "0"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FILESTORED_MIN_FREE_SPACE", "1000TiB")
+        situation = find_situation({"store": str(daemon.store)})
+        given = find_situation({"store": str(daemon.store), "min_free_space": "1000TiB"})
+    assert situation.settings.min_free_space == 0
+    assert given.settings.min_free_space == 1000 << 40

@@ -34,7 +34,9 @@ from filestored.errors import StartError
 LAYOUT_VERSION = 1
 RESERVE_BYTES = 1 << 20
 
-_PRIVATE = ".filestored"
+PRIVATE = ".filestored"
+"""The name of the folder, in a store or a spool, of everything that is no blob."""
+
 _FOLDERS = ("tmp", "uploads", "quarantine", "log")
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _PEEKED_PER_SHARD = 8
@@ -54,7 +56,7 @@ class StoreFolder:
     @property
     def private(self) -> Path:
         """The program's own corner of the store."""
-        return self.path / _PRIVATE
+        return self.path / PRIVATE
 
     @property
     def pid_file(self) -> Path:
@@ -164,7 +166,7 @@ class StoreFolder:
                 if algorithm not in mark.algorithms:
                     _write_mark(path, _Mark([*mark.algorithms, algorithm.value], mark.bucket))
             for name in _FOLDERS:
-                _make_folder(path / _PRIVATE / name)
+                _make_folder(path / PRIVATE / name)
         except OSError as error:
             raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
         return cls(path, algorithm, bucket)
@@ -213,7 +215,7 @@ def _require_kind(path: Path, marked: str | None, bucket: BucketAddress | None) 
 def _require_empty(path: Path) -> list[str]:
     """Raise StartError unless a folder that is to be a spool is empty; no blob of it is named by anything."""
     for entry in _entries(path):
-        if entry.name not in (_PRIVATE, "lost+found"):
+        if entry.name not in (PRIVATE, "lost+found"):
             raise StartError(
                 f"{path} is neither empty nor a spool (it holds {_shown(entry.name)}); name another folder with --spool"
             )
@@ -251,7 +253,7 @@ class _Mark(NamedTuple):
 
 def _read_mark(path: Path) -> _Mark | None:
     """Return what an existing mark says, None where there is no mark."""
-    private = path / _PRIVATE
+    private = path / PRIVATE
     if private.is_symlink():
         raise StartError(f"{private} is a symbolic link; a store does not follow one")
     try:
@@ -267,7 +269,7 @@ def _read_mark(path: Path) -> _Mark | None:
 
 
 def _write_mark(path: Path, mark: _Mark) -> None:
-    private = path / _PRIVATE
+    private = path / PRIVATE
     _make_folder(private)
     private.chmod(0o700)
     written: dict[str, Any] = {"layout": LAYOUT_VERSION, "algorithms": mark.algorithms}
@@ -289,7 +291,7 @@ def _require_store_layout(path: Path, algorithm: Algorithm) -> list[str]:
     """
     seen: set[str] = set()
     for entry in _entries(path):
-        if entry.name in (_PRIVATE, "lost+found"):
+        if entry.name in (PRIVATE, "lost+found"):
             continue
         if not (_SHARD.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)):
             raise _not_a_store(path, entry.name)
@@ -327,7 +329,7 @@ def is_laid_out_as_store(path: Path) -> bool:
         _require_store_layout(path, Algorithm.SHA256)
     except StartError:
         return False
-    return any(entry.name not in (_PRIVATE, "lost+found") for entry in _entries(path))
+    return any(entry.name not in (PRIVATE, "lost+found") for entry in _entries(path))
 
 
 def is_regular(status: os.stat_result) -> bool:

@@ -4,9 +4,8 @@ import os
 import pwd
 from pathlib import Path
 
+from filestored.blobs.layout import PRIVATE
 from filestored.errors import StartError
-
-_PRIVATE = ".filestored"
 
 
 def require_owner(store: Path, *, is_daemon: bool = False) -> None:
@@ -17,7 +16,7 @@ def require_owner(store: Path, *, is_daemon: bool = False) -> None:
     system lets in may have been given the folder on purpose, as container platforms do.
     """
     user = os.geteuid()
-    for place, is_made_by_daemon in ((store / _PRIVATE, True), (store, False)):
+    for place, is_made_by_daemon in ((store / PRIVATE, True), (store, False)):
         owner = owner_of(place)
         if owner is None:
             continue

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from filestored.blobs.bucket.mark import MARK
+from filestored.blobs.bucket.removing import PERMIT_SECONDS
 from filestored.blobs.presigning import secret_of, sign_again
 from filestored.doctor.findings import Finding, Situation, fault, good, lacking, skipped, warning
 
@@ -20,15 +22,12 @@ if TYPE_CHECKING:
 
     from filestored.doctor.bucket import Bucket
 
-_MARK = ".filestored/format.json"
-_LIFE_SECONDS = 30
 _ANSWER_SECONDS = 3.0
 _MOST_READ = 1 << 20
 _REFUSED = frozenset({400, 401, 403, 501})
 # an answer's date has no fractions
 _COARSE_SECONDS = 1.0
 _NOTABLE_SECONDS = 5.0
-_GRAVE_SECONDS = 30.0
 _INITIATED = re.compile(r"<Initiated>([^<]{10,40})</Initiated>")
 _ABANDONED_AFTER = timedelta(days=1)
 _NO_RULE = "NoSuchLifecycleConfiguration"
@@ -50,7 +49,7 @@ def look_at_requests(situation: Situation, bucket: "Bucket", *, is_well: bool) -
     Where it is not ``is_well`` with the bucket already, the clock alone may be why, and all else is nothing new.
     """
     try:
-        url = _signed(bucket, bucket.address.key(_MARK))
+        url = _signed(bucket, bucket.address.key(MARK))
         if url is not None:
             yield from _look(situation, bucket, url, is_well=is_well)
         elif is_well:
@@ -101,7 +100,7 @@ def _signed(bucket: "Bucket", key: str) -> str | None:
     from obstore.exceptions import BaseError
 
     try:
-        return str(obstore.sign(bucket.store, "GET", key, timedelta(seconds=_LIFE_SECONDS)))
+        return str(obstore.sign(bucket.store, "GET", key, timedelta(seconds=PERMIT_SECONDS)))
     except (BaseError, ValueError):
         return None
 
@@ -136,10 +135,10 @@ def _judge_clock(ahead: float) -> Finding:
     if abs(ahead) < _NOTABLE_SECONDS:
         return good("its clock and that of this machine agree")
     found = f"this machine's clock is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} the bucket's"
-    if abs(ahead) < _GRAVE_SECONDS:
-        return warning(found, "keep both right by NTP: removals are signed for 30 s")
+    if abs(ahead) < PERMIT_SECONDS:
+        return warning(found, f"keep both right by NTP: removals are signed for {PERMIT_SECONDS} s")
     return fault(
-        f"{found}, and removals are signed for 30 s",
+        f"{found}, and removals are signed for {PERMIT_SECONDS} s",
         "set it right, and keep it so by NTP; from 15 minutes on the engine refuses everything",
     )
 

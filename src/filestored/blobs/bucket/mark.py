@@ -22,7 +22,9 @@ from filestored.errors import StartError
 if TYPE_CHECKING:
     from filestored.blobs.bucket.connecting import ObjectStore
 
-_MARK = ".filestored/format.json"
+MARK = ".filestored/format.json"
+"""The key, below the prefix, of the object that says that a bucket is a store."""
+
 _CATALOGUE = ".filestored/catalogue"
 _LARGEST_BYTES = 64 * 1024
 _PEEKED = 20
@@ -57,26 +59,26 @@ class Marks:
         mark = self.read()
         if mark is None:
             self.require_store_layout()
-            self._make(_MARK, _written(Mark(list(algorithms), secrets.token_hex(16))))
+            self._make(MARK, _written(Mark(list(algorithms), secrets.token_hex(16))))
             mark = self.read()
         if mark is None:
             raise StartError(f"the bucket {self._address} does not keep what is put into it")
         more = [name for name in algorithms if name not in mark.algorithms]
         if more:
             mark = Mark([*mark.algorithms, *more], mark.id)
-            self._put(_MARK, _written(mark))
+            self._put(MARK, _written(mark))
         return mark
 
     def read(self) -> Mark | None:
         """Return the bucket's mark, None where it has none. Raises BlobStoreError, StartError."""
-        text = self._get(_MARK)
+        text = self._get(MARK)
         if text is None:
             return None
         try:
             mark = json.loads(text)
             version, algorithms, own = mark["layout"], mark["algorithms"], mark["id"]
         except (ValueError, KeyError, TypeError) as error:
-            raise StartError(f"{self._address}/{_MARK} is damaged; restore it from a backup or remove it") from error
+            raise StartError(f"{self._address}/{MARK} is damaged; restore it from a backup or remove it") from error
         if not isinstance(version, int) or version > LAYOUT_VERSION:
             raise StartError(f"the store {self._address} was made by a newer version (layout {version}); upgrade")
         return Mark([str(name) for name in algorithms], str(own))
@@ -98,8 +100,8 @@ class Marks:
         import obstore
 
         with self._faults.explained(always=True):
-            whole = self._read(_MARK)
-            part = bytes(obstore.get_range(self._store, self._address.key(_MARK), start=1, length=1))
+            whole = self._read(MARK)
+            part = bytes(obstore.get_range(self._store, self._address.key(MARK), start=1, length=1))
         return part == whole[1:2]
 
     def _read(self, name: str) -> bytes:
