@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from filestored.doctor.disk import filesystem_of, measure_flush
+from tests.conftest import EVERYTHING
 from tests.doctor.examining import NOBODY, doctor, look, look_at, nobody
 
 
@@ -90,6 +91,7 @@ def test_a_folder_and_a_file_of_roots_inside_ones_own(stopped: Path) -> None:
 def test_a_store_in_memory() -> None:
     place = Path("/dev/shm")
     if filesystem_of(place) != "tmpfs":
+        assert not EVERYTHING, filesystem_of(place)
         pytest.skip("this system has no file system in memory there")
     assert "is in memory (tmpfs)" in look_at("disk", place / "none-of-that-name").of("disk", "fault")["found"]
     spool = {"store": "s3://files/here", "spool": str(place / "none-of-that-name")}
