@@ -174,12 +174,15 @@ class Downloads:
         """Ask the catalogue whether a remembered file still is what is stored, once for all who want it at a time."""
         if self.hot.get(key) is not download:
             return False
-        if download.confirming is None:
-            download.confirming = asyncio.ensure_future(self._look(principal, download))
-            download.confirming.add_done_callback(lambda looking: _end_confirming(download, looking))
-        if not await asyncio.shield(download.confirming):
-            self.hot.drop(key)
-            return False
+        began = time.monotonic()
+        # a look that took long may have begun before a change that this request has to see
+        while download.valid_until <= began:
+            if download.confirming is None or download.confirming.done():
+                download.confirming = asyncio.ensure_future(self._look(principal, download))
+                download.confirming.add_done_callback(lambda looking: _end_confirming(download, looking))
+            if not await asyncio.shield(download.confirming):
+                self.hot.drop(key)
+                return False
         return True
 
     async def _look(self, principal: Principal, download: Download) -> bool:
@@ -327,7 +330,8 @@ class Downloads:
 
 
 def _end_confirming(download: Download, looking: "asyncio.Task[bool]") -> None:
-    download.confirming = None
+    if download.confirming is looking:
+        download.confirming = None
     if not looking.cancelled():
         # whoever waits for it is told; where nobody does any more nobody needs to be
         looking.exception()
