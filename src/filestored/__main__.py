@@ -6,6 +6,7 @@ import sys
 
 def main() -> None:
     """Run the command line and leave with its exit status."""
+    _open_closed_descriptors()
     try:
         from filestored.cli.commands import main as run_command
     except KeyboardInterrupt:
@@ -13,10 +14,18 @@ def main() -> None:
     status = run_command()
     if "obstore" in sys.modules:
         # now and then it aborts the interpreter that ends in order (pyo3-async-runtimes, issue 40)
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _open_closed_descriptors() -> None:
+    """Have descriptors 0, 1 and 2 lead nowhere where whoever started the program has closed them.
+
+    The next file that is opened would be taken for one of them: what is logged would go into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -303,7 +303,9 @@ def _read_file(path: Path, named_by: _Given, only: Collection[str] | None) -> di
         name = key.replace("-", "_")
         if only is not None and name not in only:
             continue
-        if name not in Settings.model_fields or name == "config":
+        if name == "config":
+            raise SettingsError(f"{path}: there is no setting config in a settings file: it cannot name another one")
+        if name not in Settings.model_fields:
             raise SettingsError(f"{path}: there is no setting {_shown(key)}{_nearest(name)}")
         if name in given:
             raise SettingsError(f"{path}: {_shown(key)} is given twice")
@@ -321,7 +323,7 @@ def _beside(file: Path, name: str, value: object) -> object:
 
 
 def _nearest(name: str) -> str:
-    near = get_close_matches(name, Settings.model_fields, 1)
+    near = get_close_matches(name, Settings.model_fields.keys() - {"config"}, 1)
     return f"; did you mean {near[0].replace('_', '-')}?" if near else ""
 
 

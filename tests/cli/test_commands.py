@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import pytest
 
 from filestored import __version__
 from filestored.cli.commands import Commands, filestored
 from filestored.settings import describe_all
+from tools.paste_help import all_commands
 
 ROOT = Path(__file__).parent.parent.parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("FILESTORED_")}
@@ -158,3 +160,37 @@ def test_main_py_without_the_libraries_says_what_to_do(tmp_path: Path) -> None:
     copy.write_bytes((ROOT / "main.py").read_bytes())
     ended = subprocess.run([sys.executable, "-S", "-E", str(copy)], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (1, "filestored: run `make install` first\n")
+
+
+def test_the_help_shows_a_default_of_every_option_that_takes_a_value() -> None:
+    lacking = []
+    for command, context in all_commands():
+        for option in command.params:
+            if not isinstance(option, click.Option) or option.is_flag or option.required:
+                continue
+            told = option.get_help_record(context)
+            if told is None or not re.search(r"\[default: [^;\]]", told[1]):
+                lacking.append(f"{context.command_path} {option.opts[0]}")
+    assert lacking == []
+
+
+def test_a_settings_file_that_names_another_is_told_what_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text('config = "x"\n')
+    told = f"filestored: {file}: there is no setting config in a settings file: it cannot name another one\n"
+    assert _call("config", "--config", str(file)) == (2, "", told)
+    file.write_text('confi = "x"\n')
+    assert "did you mean config" not in _call("config", "--config", str(file))[2]
+
+
+def test_words_that_are_no_text_are_refused_like_other_wrong_ones(tmp_path: Path) -> None:
+    word = os.fsdecode(b"\xff")
+    store = ("--store", str(tmp_path / "store"))
+    assert _call("token", "create", "anna", "--permissions", "read", *store)[0] == 0
+    refusals = [_call("token", "create", word, "--permissions", "read", *store), _call("token", "revoke", word, *store)]
+    assert refusals[0] == refusals[1]
+    assert refusals[0][0] == 2
+    assert re.fullmatch(r"filestored: a token cannot be called [^\n]+\n", refusals[0][2])
+    status, output, said = _call("link", "0" * 64, "--base", f"http://{word}", *store)
+    assert (status, output) == (2, "")
+    assert re.fullmatch(r"filestored: --base http://\\udcff: [^\n]+\n", said)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping
 
@@ -13,7 +14,9 @@ from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import open_blobs
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord, now_milliseconds
+from filestored.cli.defaults import value_option
 from filestored.cli.stores import adopt_store_folder, change, find_store_folder, open_catalogue, store_options
+from filestored.cli.telling import tell
 from filestored.digest import Digest, parse_digest
 from filestored.errors import SettingsError, StartError
 from filestored.quantities import format_size, parse_duration, parse_size
@@ -32,8 +35,8 @@ def token() -> None:
 @token.command()
 @click.argument("name")
 @click.option("--permissions", required=True, metavar="LIST", help="of read, write, delete, admin, with commas between")
-@click.option("--expires-in", metavar="TIME", help="how long it is good: 30d, 12h  [default: for ever]")
-@click.option("--quota", metavar="SIZE", help="how much its owner may keep in all: 10GiB  [default: none]")
+@value_option("--expires-in", metavar="TIME", help="how long it is good: 30d, 12h", otherwise="for ever")
+@value_option("--quota", metavar="SIZE", help="how much its owner may keep in all: 10GiB")
 @store_options
 def create(name: str, permissions: str, expires_in: str | None, quota: str | None, **flags: str | None) -> int:
     """Make a token and print it, and nothing else.
@@ -41,12 +44,21 @@ def create(name: str, permissions: str, expires_in: str | None, quota: str | Non
     NAME is the owner of what is uploaded with it. A running daemon knows it within a second.
     """
     text, record = _make(name, permissions, expires_in, quota)
+    if sys.stdout is None:
+        raise StartError("standard output is closed: nobody would get the token, so none is made")
     folder = adopt_store_folder(flags)
     with open_catalogue(flags, folder, needs_blobs=False) as catalogue:
         if not change(catalogue, folder, lambda transaction: transaction.add_token(record)):
             raise StartError(f"there is a token {name} already; revoke it first, or choose another name")
-    renew_tokens(folder.shared_file)
-    click.echo(text)
+        renew_tokens(folder.shared_file)
+        try:
+            click.echo(text)
+        except OSError as error:
+            # a token that nobody has would still count as one: loopback would grant nothing any more
+            change(catalogue, folder, lambda transaction: transaction.remove_token(name))
+            renew_tokens(folder.shared_file)
+            reason = error.strerror or error
+            raise StartError(f"the token {name} could not be printed and is revoked again: {reason}") from None
     return 0
 
 
@@ -62,8 +74,15 @@ def _make(name: str, permissions: str, expires_in: str | None, quota: str | None
         most = None if quota in (None, "none") else parse_size(quota)
     except ValueError as error:
         raise SettingsError(f"--quota {quota}: {error}") from None
+    return _named(name, granted, now, end, most)
+
+
+def _named(
+    name: str, granted: Permission, now: int, end: int | None = None, quota: int | None = None
+) -> tuple[str, TokenRecord]:
+    """Make a token. Raises SettingsError where it cannot be called so."""
     try:
-        return new_token(name, granted, now, expires_at=end, quota=most)
+        return new_token(name, granted, now, expires_at=end, quota=quota)
     except ValueError as error:
         raise SettingsError(str(error)) from None
 
@@ -124,6 +143,8 @@ def _time(milliseconds: int) -> str:
 @store_options
 def revoke(name: str, **flags: str | None) -> int:
     """Make a token worthless, within a second and for ever. The files of its owner stay."""
+    # a name that no token can have is a mistake like that of whoever makes one
+    _named(name, Permission.READ, now_milliseconds())
     folder = find_store_folder(flags)
     with open_catalogue(flags, folder, needs_blobs=False) as catalogue:
         if not change(catalogue, folder, lambda transaction: transaction.remove_token(name)):
@@ -132,11 +153,7 @@ def revoke(name: str, **flags: str | None) -> int:
     renew_tokens(folder.shared_file)
     click.echo(f"revoked: {name}")
     if is_last:
-        click.echo(
-            "filestored: no token is left: a daemon with --anonymous loopback gives programs on its machine "
-            "full access again",
-            err=True,
-        )
+        tell("no token is left: a daemon with --anonymous loopback gives programs on its machine full access again")
     return 0
 
 
@@ -146,7 +163,7 @@ def make_link(file_hash: str, expires_in: str, base: str | None, flags: Mapping[
     if digest is None:
         raise SettingsError(f"{file_hash[:140]} is not a hash: give 32, 40, 64 or 128 hex digits")
     seconds = _seconds(expires_in)
-    if base is not None and not _BASE.fullmatch(base):
+    if base is not None and not (_BASE.fullmatch(base) and base.isprintable()):
         raise SettingsError(f"--base {base[:200]}: it must be an address such as https://files.example")
     folder = find_store_folder(flags)
     address = base.rstrip("/") if base else _address_of(folder)

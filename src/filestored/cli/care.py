@@ -21,6 +21,7 @@ from filestored.cli.stores import (
     require_no_lost_catalogue,
     store_options,
 )
+from filestored.cli.telling import tell
 from filestored.cli.watching import Progress
 from filestored.errors import SettingsError, StartError
 from filestored.exclusion import only_one
@@ -65,7 +66,7 @@ def scrub(rate: str, restart: bool, as_json: bool, **flags: str | None) -> int:
         seconds = time.monotonic() - began
         progress.print(_summary(work, seconds) if as_json else _sentence(work, seconds))
     if not is_finished:
-        click.echo("filestored: interrupted; the next scrub goes on from here", err=True)
+        tell("interrupted; the next scrub goes on from here")
         return _INTERRUPTED
     return 1 if work.state.damaged or work.state.missing else 0
 
@@ -138,7 +139,7 @@ def reindex(take_over: bool, as_json: bool, **flags: str | None) -> int:
     def failed(shard: str, error: OSError) -> None:
         nonlocal failures
         failures += 1
-        click.echo(f"filestored: the folder {shard} cannot be listed: {error.strerror or error}", err=True)
+        tell(f"the folder {shard} cannot be listed: {error.strerror or error}")
 
     with _opened(flags, take_over=take_over, mends_loss=True) as (folder, catalogue):
         work = Reindex(folder, catalogue, failed=failed)

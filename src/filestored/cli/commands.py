@@ -6,14 +6,17 @@ click rather than Typer, since Typer makes options from signatures and these are
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from keyword import iskeyword
+from typing import TextIO
 
 import click
 from click.shell_completion import CompletionItem
 
 from filestored import __version__
+from filestored.cli.telling import tell
 from filestored.errors import FilestoredError, SettingsError
 from filestored.extras import explained
 from filestored.firstprocess import leave_first_process
@@ -112,8 +115,29 @@ def filestored() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 failed, 2 called wrongly, 130 interrupted.
 
-    Whatever goes wrong is one line on standard error, never a traceback.
+    Whatever goes wrong is one line on standard error, never a traceback. Nothing is left to be written.
     """
+    status = _run(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if not _is_written(stream):
+            # the interpreter would try once more at its end, and complain
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return status
+
+
+def _is_written(stream: TextIO | None) -> bool:
+    """Tell whether everything that was printed could be written; to a stream that is closed nothing is."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         if (answered := _answer_shell()) is not None:
             return answered
@@ -126,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        with suppress(OSError):
+            click.echo(error.format_message(), err=True)
         return 2
     except click.UsageError as error:
         return _fail(error.format_message(), 2)
@@ -137,11 +162,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # nobody reads any more; the interpreter would complain once more when it flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # nobody reads any more, and whoever stopped reading knows
         return 1
     except ImportError as error:
         return _fail(str(explained(error) or error), 1)
+    except OSError as error:
+        place = "" if _is_written(sys.stdout) else "standard output: "
+        return _fail(place + _explained(error), 1)
     except Exception as error:
         return _fail(_explained(error), 1)
     return status if isinstance(status, int) else 0
@@ -170,5 +197,5 @@ def _explained(error: Exception) -> str:
 
 def _fail(reason: str, status: int) -> int:
     line = " ".join(reason.split())
-    click.echo(f"filestored: {line if line.isprintable() else ascii(line)[1:-1]}", err=True)
+    tell(line if line.isprintable() else ascii(line)[1:-1])
     return status

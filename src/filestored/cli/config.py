@@ -7,6 +7,7 @@ import click
 
 from filestored.cli.options import setting_options
 from filestored.cli.stores import recalled
+from filestored.cli.telling import tell
 from filestored.settings import describe_all, load
 
 
@@ -20,7 +21,7 @@ def config(as_json: bool, **flags: str | None) -> int:
     """Show the settings."""
     loaded = recalled(load(flags, os.environ))
     for warning in loaded.warnings:
-        click.echo(f"filestored: {warning}", err=True)
+        tell(warning)
     if as_json:
         secret = [setting for setting in describe_all() if setting.kind.has_secret]
         values = loaded.settings.model_dump(mode="json")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from filestored.cli.defaults import value_option
+from filestored.cli.telling import tell
 from filestored.client.errors import shown
 from filestored.digest import parse_digest
 from filestored.errors import SettingsError
@@ -66,7 +68,7 @@ class Where:
             ca_file=Path(self.ca_file) if self.ca_file else None,
         )  # fmt: skip
         if choice.warning:
-            click.echo(f"filestored: {choice.warning}", err=True)
+            tell(choice.warning)
         return Client(
             choice.url, choice.token,
             verify=True if choice.ca_file is None else str(choice.ca_file),
@@ -127,14 +129,21 @@ complete_server_name = _server_names
 _FILE = click.Path(path_type=str, readable=False)
 
 _OPTIONS = (
-    click.option("--url", metavar="URL", help="address of a server  [default: http://localhost:9000; FILESTORED_URL]"),
-    click.option(
-        "--server", metavar="NAME", shell_complete=_server_names,
-        help="a server of `filestored server list`  [FILESTORED_SERVER]",
+    value_option(
+        "--url", metavar="URL", help="address of a server", otherwise="http://localhost:9000", variable="FILESTORED_URL"
     ),
-    click.option("--token", metavar="TOKEN", help="token, which others on this machine can see  [FILESTORED_TOKEN]"),
-    click.option("--token-file", metavar="FILE", type=_FILE, help="file with the token"),
-    click.option("--ca-file", metavar="FILE", type=_FILE, help="certificates (PEM) that the server's is trusted by"),
+    value_option(
+        "--server", metavar="NAME", shell_complete=_server_names, help="a server of `filestored server list`",
+        otherwise="that of `filestored server default`", variable="FILESTORED_SERVER",
+    ),
+    value_option(
+        "--token", metavar="TOKEN", help="token, which others on this machine can see", variable="FILESTORED_TOKEN"
+    ),
+    value_option("--token-file", metavar="FILE", type=_FILE, help="file with the token"),
+    value_option(
+        "--ca-file", metavar="FILE", type=_FILE, help="certificates (PEM) that the server's is trusted by",
+        otherwise="the system's",
+    ),
     click.option(
         "--timeout", metavar="TIME", default=_TIMEOUT, show_default=True, help="longest wait for the next byte"
     ),
@@ -142,7 +151,7 @@ _OPTIONS = (
         "--retry-for", metavar="TIME", default=_RETRY_FOR, show_default=True,
         help="how long to try again while nothing gets through",
     ),
-    click.option("--deadline", metavar="TIME", help="longest time for one file in all  [default: none]"),
+    value_option("--deadline", metavar="TIME", help="longest time for one file in all"),
 )  # fmt: skip
 _NAMES = ("url", "server", "token", "token_file", "ca_file", "timeout", "retry_for", "deadline")
 
@@ -160,9 +169,10 @@ def asks_server(function: Callable[..., int]) -> Callable[..., int]:
         with interruptible(goes_on=_goes_on(given)), _local_faults():
             return function(where, **given)
 
+    decorated: Callable[..., int] = command
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 def _goes_on(given: Mapping[str, Any]) -> bool:

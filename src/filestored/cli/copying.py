@@ -22,7 +22,9 @@ from filestored.blobs.opening import adopt_blobs, has_blobs, open_blobs, read_ma
 from filestored.blobs.ownership import require_owner
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
+from filestored.cli.defaults import value_option
 from filestored.cli.stores import last_catalogue, open_filestore
+from filestored.cli.telling import tell
 from filestored.cli.watching import Progress, printable, told_to_stop
 from filestored.client.servers import read_servers, read_token, require_token, require_url, servers_file
 from filestored.client.traces import state_folder
@@ -89,16 +91,18 @@ class _Place:
 @click.argument("target", metavar="TO")
 @click.option("--verify", is_flag=True, help="re-read what the target has already, too")
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a line, the last one being the summary")
-@click.option("--from-token-file", metavar="FILE", type=Path, help="the source's token  [FILESTORED_FROM_TOKEN]")
-@click.option("--to-token-file", metavar="FILE", type=Path, help="the target's token  [FILESTORED_TO_TOKEN]")
-@click.option("--from-catalogue", metavar="URL", help="of a source folder or bucket; by default where it was last")
-@click.option("--to-catalogue", metavar="URL", help="of a target folder or bucket; by default where it was last")
-@click.option("--from-spool", metavar="FOLDER", type=Path, help="of a daemon on this machine whose store is the source")
-@click.option("--to-spool", metavar="FOLDER", type=Path, help="of a target bucket  [default: ./spool]")
-@click.option("--from-endpoint", metavar="URL", help="of a source bucket  [FILESTORED_BUCKET_ENDPOINT]")
-@click.option("--to-endpoint", metavar="URL", help="of a target bucket  [FILESTORED_BUCKET_ENDPOINT]")
-@click.option("--from-region", metavar="TEXT", help="of a source bucket  [FILESTORED_BUCKET_REGION]")
-@click.option("--to-region", metavar="TEXT", help="of a target bucket  [FILESTORED_BUCKET_REGION]")
+@value_option(
+    "--from-token-file", metavar="FILE", type=Path, help="the source's token", variable="FILESTORED_FROM_TOKEN"
+)
+@value_option("--to-token-file", metavar="FILE", type=Path, help="the target's token", variable="FILESTORED_TO_TOKEN")
+@value_option("--from-catalogue", metavar="URL", help="of a source folder or bucket", otherwise="where it was last")
+@value_option("--to-catalogue", metavar="URL", help="of a target folder or bucket", otherwise="where it was last")
+@value_option("--from-spool", metavar="FOLDER", type=Path, help="of a daemon on this machine whose store is the source")
+@value_option("--to-spool", metavar="FOLDER", type=Path, help="of a target bucket", otherwise="./spool")
+@value_option("--from-endpoint", metavar="URL", help="of a source bucket", variable="FILESTORED_BUCKET_ENDPOINT")
+@value_option("--to-endpoint", metavar="URL", help="of a target bucket", variable="FILESTORED_BUCKET_ENDPOINT")
+@value_option("--from-region", metavar="TEXT", help="of a source bucket", variable="FILESTORED_BUCKET_REGION")
+@value_option("--to-region", metavar="TEXT", help="of a target bucket", variable="FILESTORED_BUCKET_REGION")
 def copy_store(
     origin: str, target: str, verify: bool, as_json: bool, from_token_file: Path | None, to_token_file: Path | None,
     from_catalogue: str | None, to_catalogue: str | None, from_spool: Path | None, to_spool: Path | None,
@@ -191,10 +195,10 @@ class _Work:
 
     def _end(self, fault: FilestoredError | None, *, is_finished: bool) -> int:
         if fault is not None:
-            click.echo(f"filestored: {printable(str(fault).rstrip('.'))}; the same command goes on from here", err=True)
+            tell(f"{printable(str(fault).rstrip('.'))}; the same command goes on from here")
             return int(getattr(fault, "exit_status", 1))
         if not is_finished:
-            click.echo("filestored: interrupted; the same command goes on from here", err=True)
+            tell("interrupted; the same command goes on from here")
             return _INTERRUPTED
         return 0 if self._totals.is_all_well else 1
 

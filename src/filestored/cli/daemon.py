@@ -9,6 +9,7 @@ import click
 from filestored import daemon
 from filestored.blobs.layout import StoreFolder
 from filestored.cli.options import setting_options
+from filestored.cli.telling import tell
 from filestored.errors import StartError
 from filestored.settings import Loaded, Settings, find_store, load
 from filestored.startable import require_startable
@@ -59,7 +60,10 @@ def restart(**flags: str | None) -> int:
     # a mistake must show before anything is stopped
     require_startable(load(flags, env).settings)
     if daemon.running(store) is not None:
-        click.echo(f"stopped: process {daemon.stop(store)}")
+        pid = daemon.stop(store)
+        # nobody who reads it, or a full disk, must keep it from starting again; the next line fails as well
+        with suppress(OSError):
+            click.echo(f"stopped: process {pid}")
     return _start(flags, env)
 
 
@@ -100,10 +104,9 @@ def _start(flags: Flags, env: Mapping[str, str]) -> int:
     holder = daemon.start(loaded.settings, given, env)
     click.echo(f"started: process {holder.pid}, {holder.address}")
     if is_lost:
-        click.echo(
-            "filestored: the catalogue was lost and is made anew: names, owners and tokens are gone; the log, and "
-            "filestored doctor, say what mends it",
-            err=True,
+        tell(
+            "the catalogue was lost and is made anew: names, owners and tokens are gone; the log, and "
+            "filestored doctor, say what mends it"
         )
     return 0
 
@@ -120,5 +123,5 @@ def _is_catalogue_lost(settings: Settings) -> bool:
 def _load(flags: Flags, env: Mapping[str, str]) -> Loaded:
     loaded = load(flags, env)
     for warning in loaded.warnings:
-        click.echo(f"filestored: {warning}", err=True)
+        tell(warning)
     return loaded

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from filestored.access import ANONYMOUS, is_token_name
+from filestored.cli.defaults import value_option
 from filestored.cli.stores import find_catalogue, make_store_folder, open_filestore, store_options
+from filestored.cli.telling import tell
 from filestored.cli.watching import Progress, printable, told_to_stop
 from filestored.errors import FilestoredError, SettingsError, StartError
 from filestored.importing.blobs import StoreSource
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _BETTER_COPIED = (
-    "filestored: the source is a store of filestored: import takes its blobs alone, also those that have expired; "
+    "the source is a store of filestored: import takes its blobs alone, also those that have expired; "
     "copy-store brings names, owners and times too"
 )
 _SHOWN_EVERY_SECONDS = 0.5
@@ -41,11 +43,14 @@ _SHOWN_EVERY_SECONDS = 0.5
     "called again it goes on.",
 )
 @click.argument("source")
-@click.option("--from", "kind", type=click.Choice(KINDS), help="what SOURCE is; told by looking by default")
+@value_option("--from", "kind", type=click.Choice(KINDS), help="what SOURCE is", otherwise="told by looking")
 @click.option("--owner", metavar="NAME", default=ANONYMOUS, show_default=True, help="whose files they become")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="by default in the store's imports/")
-@click.option("--endpoint", metavar="URL", help="of an S3 server that is not Amazon's: http://localhost:9000")
-@click.option("--region", metavar="NAME", help="of a bucket")
+@value_option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="file that the report is written to",
+    otherwise="one in the store's .filestored/imports/",
+)  # fmt: skip
+@value_option("--endpoint", metavar="URL", help="of an S3 server that is not Amazon's: http://localhost:9000")
+@value_option("--region", metavar="NAME", help="of a bucket")
 @click.option("--ignore-etags", is_flag=True, help="of a bucket whose ETags are no MD5: encrypted by SSE-KMS or SSE-C")
 @click.option("--dry-run", is_flag=True, help="say what would be imported, and change nothing")
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a line, the last one being the summary")
@@ -65,7 +70,7 @@ def import_(
         compare_etags=not ignore_etags,
     )  # fmt: skip
     if isinstance(files, StoreSource) and files.is_of_filestored:
-        click.echo(_BETTER_COPIED, err=True)
+        tell(_BETTER_COPIED)
     output = _Output(as_json)
     if dry_run:
         return _try_out(files, output)
@@ -100,10 +105,10 @@ async def _run(filestore: "Filestore", files: Source, report: Report, owner: str
 def _end(work: Import, is_finished: bool, fault: FilestoredError | None) -> int:
     """Say why it has not come to the end, and how to go on; return the exit status."""
     if fault is not None:
-        click.echo(f"filestored: {printable(str(fault).rstrip('.'))}; the same command goes on from here", err=True)
+        tell(f"{printable(str(fault).rstrip('.'))}; the same command goes on from here")
         return 1
     if not is_finished:
-        click.echo("filestored: interrupted; the same command goes on from here", err=True)
+        tell("interrupted; the same command goes on from here")
         return _INTERRUPTED
     return 1 if work.totals.failed else 0
 

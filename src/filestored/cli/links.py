@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import click
 
 from filestored.cli.connection import Where, asks_server, require_duration, require_hashes
+from filestored.cli.defaults import value_option
 from filestored.cli.terminal import write_line
 from filestored.errors import SettingsError
 
@@ -27,7 +28,10 @@ def _store_options(function: Callable[..., int]) -> Callable[..., int]:
 @click.command(epilog="Whoever has the address can read this one file until the time is over, and do nothing else.")
 @click.argument("file_hash", metavar="HASH")
 @click.option("--expires-in", metavar="TIME", default="1h", show_default=True, help="how long it works: 90m, 7d")
-@click.option("--base", metavar="URL", help="what others call the server, for a store on this machine")
+@value_option(
+    "--base", metavar="URL", help="what others call the server, for a store on this machine",
+    otherwise="where its daemon listens",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="print JSON: url, expires_at; from a server only")
 @_store_options
 @asks_server

@@ -3,11 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import click
-
+from filestored.cli.defaults import Decorator, value_option
 from filestored.settings import Description, describe, describe_all
-
-Decorator = Callable[[Callable[..., int]], Callable[..., int]]
 
 
 def setting_options(names: Iterable[str] | None = None) -> Decorator:
@@ -28,10 +25,12 @@ def setting_options(names: Iterable[str] | None = None) -> Decorator:
 def _option(setting: Description) -> Decorator:
     # with a value that may be left out
     alone: dict[str, Any] = {} if setting.kind.alone is None else {"is_flag": False, "flag_value": setting.kind.alone}
-    return click.option(
+    return value_option(
         setting.flag,
         setting.name,
         metavar=setting.kind.metavar,
-        help=f"{setting.meaning}  [default: {setting.default}; {setting.variable}]",
+        help=setting.meaning,
+        otherwise=setting.default,
+        variable=setting.variable,
         **alone,
     )

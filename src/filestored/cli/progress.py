@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
+from filestored.cli.telling import tell
 from filestored.cli.terminal import is_terminal, write_line
 from filestored.client.errors import shown
 from filestored.client.outcomes import Transfer, Watch
@@ -35,7 +34,7 @@ class Report(Watch):
 
     def failure(self, reason: str) -> None:
         """Print a line on standard error."""
-        click.echo(f"filestored: {shown(reason)}", err=True)
+        tell(shown(reason))
 
 
 class _ShownReport(Report):

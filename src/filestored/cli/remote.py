@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from filestored.cli.connection import Where, asks_server, require_hashes
+from filestored.cli.defaults import value_option
+from filestored.cli.telling import tell
 from filestored.cli.terminal import is_terminal, readable, write_line
 from filestored.client.errors import ClientError, NotAllowed, Unreachable, shown
 
@@ -37,19 +39,19 @@ def rm(where: Where, hashes: tuple[str, ...]) -> int:
                 raise
             except ClientError as error:
                 errors.append(error)
-                click.echo(f"filestored: {shown(str(error))}", err=True)
+                tell(shown(str(error)))
     return exit_status(errors)
 
 
 @click.command(epilog="A table on a terminal; in a pipe fields with tabs between: " + ", ".join(_FIELDS) + ".")
-@click.option("--name", metavar="TEXT", help="only files whose name begins so; * stands for anything")
-@click.option("--type", "media_type", metavar="TEXT", help="only files whose media type begins so")
+@value_option("--name", metavar="TEXT", help="only files whose name begins so; * stands for anything")
+@value_option("--type", "media_type", metavar="TEXT", help="only files whose media type begins so")
 @click.option(
     "--sort", metavar="FIELD", default="-created_at", show_default=True,
     type=click.Choice([sign + field for field in ("created_at", "name", "size") for sign in ("", "-")]),
     help="created_at, name or size; with - for descending",
 )  # fmt: skip
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="no more than so many  [default: all]")
+@value_option("--limit", metavar="N", type=click.IntRange(1), help="no more than so many", otherwise="all")
 @click.option("--json", "as_json", is_flag=True, help="print a JSON object a line")
 @asks_server
 def ls(where: Where, name: str | None, media_type: str | None, sort: str, limit: int | None, as_json: bool) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from filestored.cli.connection import complete_server_name, require_not_empty
+from filestored.cli.defaults import value_option
+from filestored.cli.telling import tell
 from filestored.cli.terminal import is_terminal, write_line
 from filestored.client import servers
 from filestored.client.errors import shown
@@ -25,11 +27,14 @@ def server() -> None:
 @server.command()
 @click.argument("name")
 @click.argument("url")
-@click.option(
+@value_option(
     "--token-file", metavar="FILE", type=_FILE,
     help="file that has the token; - reads the token from standard input and keeps it in servers.toml",
 )  # fmt: skip
-@click.option("--ca-file", metavar="FILE", type=_FILE, help="certificates (PEM) that the server's is trusted by")
+@value_option(
+    "--ca-file", metavar="FILE", type=_FILE, help="certificates (PEM) that the server's is trusted by",
+    otherwise="the system's",
+)  # fmt: skip
 @click.option("--default", "is_default", is_flag=True, help="ask this one where no other is named")
 def add(name: str, url: str, token_file: str | None, ca_file: str | None, is_default: bool) -> int:
     """Add a server, or replace the one of that name."""
@@ -71,7 +76,7 @@ def list_servers(as_json: bool) -> int:
     """Show what servers there are; * marks the default. No token is shown."""
     known = servers.read_servers(servers.servers_file(os.environ))
     if known.warning:
-        click.echo(f"filestored: {known.warning}", err=True)
+        tell(known.warning)
     width = max((len(name) for name in known.by_name), default=0)
     for name, each in known.by_name.items():
         is_default, has_token = name == known.default, bool(each.token or each.token_file)

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import click
-
 from filestored import daemon, logs
 from filestored.blobs.layout import StoreFolder
 from filestored.blobs.opening import adopt_blobs, open_blobs, read_mark
@@ -17,6 +15,7 @@ from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.transaction import Transaction
 from filestored.cli.options import setting_options
+from filestored.cli.telling import tell
 from filestored.committer import keep_reserve
 from filestored.errors import BlobStoreUnavailable, CatalogueFull, CatalogueMissing, StartError
 from filestored.filestore import Filestore
@@ -133,13 +132,11 @@ def open_catalogue(
             with closing(open_blobs(folder)) as blobs:
                 claim(folder, blobs, where, catalogue, take_over=take_over)
                 if is_new and has_been_used and (loss := note_loss(folder, where, catalogue)) and not mends_loss:
-                    click.echo(f"filestored: {loss}", err=True)
+                    tell(loss)
         except BlobStoreUnavailable as error:
             if needs_blobs:
                 raise
-            click.echo(
-                f"filestored: {error.reason}; that this is the catalogue of {folder.bucket} cannot be seen", err=True
-            )
+            tell(f"{error.reason}; that this is the catalogue of {folder.bucket} cannot be seen")
         yield catalogue
     finally:
         catalogue.close()

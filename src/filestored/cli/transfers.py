@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from filestored.cli.connection import Where, asks_server, require_duration, require_hashes, require_not_empty
+from filestored.cli.defaults import value_option
 from filestored.cli.manifests import ManifestFile, manifest_file, read_manifest, regular
 from filestored.cli.progress import Report, in_background, reporting
 from filestored.cli.terminal import checksum_line, standard_input, standard_output
@@ -48,10 +49,13 @@ _progress_option = click.option(
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_PATH)
 @click.option("-r", "is_recursive", is_flag=True, help="send whole folders, and print a manifest (JSON) of them")
-@click.option("--manifest", metavar="FILE", type=_PATH, help="write the manifest to a file; - is standard output")
-@click.option("--name", metavar="NAME", help="store the one file under another name")
-@click.option("--type", "media_type", metavar="TYPE", help="media type, such as text/plain  [default: by the name]")
-@click.option("--expires-in", metavar="TIME", help="how long it is kept: 90m, 7d  [default: for ever]")
+@value_option(
+    "--manifest", metavar="FILE", type=_PATH, help="write the manifest to a file; - is standard output",
+    otherwise="none, with -r standard output",
+)  # fmt: skip
+@value_option("--name", metavar="NAME", help="store the one file under another name", otherwise="its own")
+@value_option("--type", "media_type", metavar="TYPE", help="media type, such as text/plain", otherwise="by the name")
+@value_option("--expires-in", metavar="TIME", help="how long it is kept: 90m, 7d", otherwise="for ever")
 @_jobs_option
 @_json_option
 @_quiet_option
@@ -209,11 +213,11 @@ class _Saying:
     "there already is left."
 )
 @click.argument("hashes", nargs=-1, metavar="HASH...")
-@click.option(
-    "-o", "--output", metavar="PATH", type=_PATH,
-    help="file, or folder, to write to; - is standard output  [default: its name, in the working folder]",
+@value_option(
+    "-o", "--output", metavar="PATH", type=_PATH, help="file, or folder, to write to; - is standard output",
+    otherwise="its name, in the working folder",
 )  # fmt: skip
-@click.option("--manifest", metavar="FILE", type=_PATH, help="make a folder again from its manifest; - reads it here")
+@value_option("--manifest", metavar="FILE", type=_PATH, help="make a folder again from its manifest; - reads it here")
 @click.option("--force", "-f", "replaces", is_flag=True, help="replace other files that are in the place of these")
 @_jobs_option
 @_json_option

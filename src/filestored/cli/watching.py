@@ -8,12 +8,14 @@ from contextlib import contextmanager, suppress
 
 import click
 
+from filestored.cli.terminal import is_terminal
+
 
 class Progress:
     """Findings on standard output, and how far it has come on a terminal."""
 
     def __init__(self) -> None:
-        self._is_watched = sys.stderr.isatty()
+        self._is_watched = is_terminal(sys.stderr)
         self._shown = ""
 
     def show(self, text: str) -> None:
@@ -26,7 +28,8 @@ class Progress:
         """Print a line on standard output, at once."""
         self.clear()
         click.echo(line)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
     def clear(self) -> None:
         """Take away what was told of how far it has come."""
