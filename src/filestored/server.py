@@ -233,7 +233,7 @@ def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
         loop=Loops.uvloop,
         task_impl=TaskImpl.asyncio,
         # telling the two apart costs memory, and takes for ever where a client sends nothing
-        http=HTTPModes.auto if settings.tls_cert or settings.http2 == "always" else HTTPModes.http1,
+        http=HTTPModes.auto if _may_speak_http2(settings) else HTTPModes.http1,
         websockets=False,
         backlog=settings.listen,
         # the default, backlog divided by workers, lets slow clients keep everybody else out
@@ -251,6 +251,10 @@ def _granian(settings: Settings, endpoint: Endpoint) -> "AbstractServer[Any]":
         respawn_failed_workers=True,
         **options,
     )
+
+
+def _may_speak_http2(settings: Settings) -> bool:
+    return settings.tls_cert is not None or settings.http2 == "always"
 
 
 def load_application(
@@ -323,6 +327,7 @@ def _build_when_possible(
 def _build(settings: Settings, membership: "Membership | None", access_log: logs.AccessLog) -> "AsgiCallable":
     """Put the parts of a worker together: the only place that turns settings into objects."""
     from filestored.api.app import Application
+    from filestored.api.connections import Connections
     from filestored.api.cors import Cors
     from filestored.api.elsewhere import Detours
     from filestored.api.limits import Limits
@@ -351,7 +356,11 @@ def _build(settings: Settings, membership: "Membership | None", access_log: logs
     detours = Detours(settings.redirect_downloads, settings.accel_redirect)
     try:
         access = Access(settings.anonymous, filestore.credentials()[0])
-        return Application(filestore, access, limits, access_log, proxies, cors, detours)
+        # plain HTTP/1 has the server's own timeouts
+        connections = (
+            Connections(settings.header_timeout, settings.send_timeout) if _may_speak_http2(settings) else None
+        )
+        return Application(filestore, access, limits, access_log, proxies, cors, detours, connections)
     except CatalogueUnavailable:
         filestore.close()
         raise

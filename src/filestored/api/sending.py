@@ -15,6 +15,8 @@ SMALL = 64 * 1024
 """Up to this many bytes a file is answered in one message."""
 
 MIN_PIECE = 16 * 1024
+# several pieces of each stream wait in the server until the client allows more; larger ones are not faster
+_HTTP2_PIECE = 64 * 1024
 _IN_FLIGHT = 8 << 20
 _ASKED_EVERY = 1 << 20
 
@@ -77,8 +79,9 @@ class Sender:
     async def _send_file(self, exchange: Exchange, blob: BlobHandle, span: Span, guard: Guard, *, more: bool) -> None:
         start, stop = span
         asked_at = start
+        most = self._limits.buffer if exchange.is_http1 else _HTTP2_PIECE
         while start < stop:
-            end = min(start + self._piece(self._streams), stop)
+            end = min(start + min(most, self._piece(self._streams)), stop)
             piece = self.read_cached(blob, start, end)
             if not piece:
                 piece = await self._filestore.in_thread(blob.read, start, end)

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from types import TracebackType
+from weakref import WeakSet
 
 _TICK_SECONDS = 0.25
 _MAX_TIMEOUT_SECONDS = 2_000_000
@@ -47,6 +48,7 @@ class Guard:
         self._stalls.guards.discard(self)
         if self._has_fired and self._task is not None:
             self._task.uncancel()
+            self._stalls.stalled.add(self._task)
             if kind is asyncio.CancelledError:
                 raise Stalled from None
 
@@ -74,6 +76,8 @@ class Stalls:
 
     def __init__(self) -> None:
         self.guards: set[Guard] = set()
+        self.stalled: WeakSet[asyncio.Task[object]] = WeakSet()
+        """The tasks of which a guard has ended something."""
         self._timer: asyncio.TimerHandle | None = None
 
     def guard(self, timeout: float, has_to_end: Callable[[float], bool] = lambda _: False) -> Guard:
