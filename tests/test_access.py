@@ -57,6 +57,8 @@ def test_the_anonymous_modes(mode: Anonymous, local: Permission, remote: Permiss
         ("127.0.0.1", False, "", True), ("127.0.0.1", False, "LOCALHOST.:1", True),
         ("127.0.0.1", False, "app.localhost", True), ("127.0.0.1", False, "192.168.1.5:9000", True),
         ("127.0.0.1", True, "localhost", False), ("127.0.0.1", False, "evil.example:9000", False),
+        ("127.0.0.1", False, "localhost:evil.example", False), ("127.0.0.1", False, "127.0.0.1:80:evil", False),
+        ("127.0.0.1", False, "[::1]evil.example", False), ("127.0.0.1", False, "[localhost]", False),
         ("127.0.0.1", False, "evillocalhost", False), ("127.0.0.1", False, "localhost.evil.example", False),
         ("192.0.2.7", False, "localhost", False), ("::ffff:192.0.2.7", False, "localhost", False),
         ("", False, "localhost", False), ("not an address", False, "localhost", False),

@@ -36,6 +36,7 @@ _PREFIX = "fs"
 _ID_BYTES = 6
 _SECRET_BYTES = 32
 _TOKEN = re.compile(rf"{_PREFIX}-([0-9a-f]{{{2 * _ID_BYTES}}})-([A-Za-z0-9_-]{{43}})", re.ASCII)
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::[0-9]*)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
 
 
@@ -288,8 +289,13 @@ def _is_local_name(host: str) -> bool:
 
     Without any ``Host`` no browser is asking.
     """
-    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    if not host or f".{name.lower().rstrip('.')}".endswith(".localhost"):
+    if not host:
+        return True
+    parts = _HOST.fullmatch(host)
+    if parts is None:
+        return False
+    name = parts["address"] or parts["name"]
+    if f".{name.lower().rstrip('.')}".endswith(".localhost"):
         return True
     try:
         ip_address(name)

@@ -22,6 +22,7 @@
     │   ├── ChecksumMismatch         460  checksum_mismatch
     │   ├── StorageFault             500  storage_fault
     │   ├── Busy                     503  busy
+    │   ├── NotReady                 503  not_ready
     │   └── OutOfSpace               507  out_of_space
     ├── CatalogueError               the catalogue failed: exit 1, over HTTP what ``told`` says
     │   ├── CatalogueBusy            503: another program keeps it for too long
@@ -43,6 +44,10 @@ Raise them anywhere; ``api.problems`` turns a :class:`RequestError` into ``appli
 """
 
 import errno
+from collections.abc import Mapping
+
+STOPPING = "stopping"
+"""What :class:`NotReady` names where nothing is wrong but that the server stops."""
 
 
 class FilestoredError(Exception):
@@ -52,17 +57,20 @@ class FilestoredError(Exception):
 class RequestError(FilestoredError):
     """A request that cannot be answered as asked.
 
-    ``detail`` is the sentence the client reads; ``headers`` are sent with the answer.
+    ``detail`` is the sentence the client reads; ``headers`` are sent with the answer, and ``members`` in its body.
     """
 
     code = "request_error"
     status = 500
     title = "Request failed"
 
-    def __init__(self, detail: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def __init__(
+        self, detail: str, *, headers: tuple[tuple[bytes, bytes], ...] = (), members: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.headers = headers
+        self.members = members or {}
 
 
 class BadRequest(RequestError):
@@ -220,6 +228,18 @@ class Busy(RequestError):
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(detail, headers=((b"retry-after", b"%d" % retry_after),))
+
+
+class NotReady(RequestError):
+    """Store or catalogue cannot be used, or the server stops; ``fault`` names it."""
+
+    code = "not_ready"
+    status = 503
+    title = "Not ready"
+
+    def __init__(self, fault: str) -> None:
+        what = "The server stops." if fault == STOPPING else f"The {fault} cannot be used; the log says why."
+        super().__init__(f"{what} Ask another one, or later.", members={"fault": fault})
 
 
 class OutOfSpace(RequestError):

@@ -34,7 +34,7 @@ class RawConnection:
         head, _, rest = self.pending.partition(b"\r\n\r\n")
         status_line, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        status = int(re.match(r"HTTP/1\.1 (\d+)", status_line)[1])  # type: ignore[index]
+        status = int(re.match(r"HTTP/1\.[01] (\d+)", status_line)[1])  # type: ignore[index]
         if status == 100:
             self.pending = rest
             return self.answer()

@@ -11,8 +11,10 @@ from loguru import logger
 from prometheus_client import CollectorRegistry
 
 from filestored.access import NOBODY_AT_ALL, Access, Principal
+from filestored.api import framing
 from filestored.api.arrivals import Arrivals
 from filestored.api.bodies import Uploads
+from filestored.api.connections import Connections
 from filestored.api.cors import Cors
 from filestored.api.documents import DocumentRoutes
 from filestored.api.downloads import Download, Downloads
@@ -40,7 +42,6 @@ from filestored.errors import (
     BlobStoreError,
     CatalogueError,
     ClientGone,
-    HeadersTooLarge,
     MethodNotAllowed,
     NotFound,
     OutOfSpace,
@@ -52,9 +53,6 @@ from filestored.filestore import Filestore
 from filestored.metrics import RequestCounts
 from filestored.upkeep import Upkeep
 
-MAX_HEADERS = 100
-MAX_HEADER_BYTES = 64 * 1024
-
 _SWEEP_SECONDS = 1.0
 # what is drained at a stop, and a little more
 _LAST_CALLS_SECONDS = DRAINED_SECONDS_AT_STOP + 2
@@ -65,6 +63,8 @@ _NOTABLE = frozenset({
     b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since",
     b"authorization", b"forwarded", b"x-forwarded-for", b"via", b"host", b"origin",
 })  # fmt: skip
+# whoever sends more than a browser does is looked at closely
+_PLAIN_HEADER_BYTES = 16 * 1024
 
 AccessEntry = tuple[float, int, str, str, str, str, int, int, float]
 
@@ -85,7 +85,7 @@ class Application:
 
     def __init__(
         self, filestore: Filestore, access: Access, limits: Limits, log: RequestLog, proxies: Proxies, cors: Cors,
-        detours: Detours | None = None,
+        detours: Detours | None = None, connections: Connections | None = None,
     ) -> None:  # fmt: skip
         self._filestore = filestore
         self._proxies = proxies
@@ -134,6 +134,8 @@ class Application:
         self._numbers = count(1)
         self._hot = self._downloads.hot
         self._sweeper: asyncio.TimerHandle | None = None
+        self._connections = connections
+        self._watcher: asyncio.Task[None] | None = None
         self._upkeep = Upkeep(filestore)
         self._running = 0
         self._at_rest: asyncio.Event | None = None
@@ -148,6 +150,8 @@ class Application:
             plain = self._plain(scope, began)
             if plain is not None:
                 download, start, body = plain
+                if self._connections is not None:
+                    self._connections.note(scope["client"], began)
                 await send(start)
                 await send(body)
                 status, sent, seconds = start["status"], len(body["body"]), time.monotonic() - began
@@ -160,10 +164,14 @@ class Application:
         self._proxies.unwrap(exchange)
         self._cors.mark(exchange)
         self._running += 1
+        if self._connections is not None:
+            self._connections.begin(scope["client"], began)
         try:
             await self._serve(exchange)
         finally:
             exchange.close()
+            if self._connections is not None:
+                self._end_on_connection(scope, exchange, self._connections)
             seconds = time.monotonic() - began
             self._count(exchange, seconds)
             if self._is_logging:
@@ -171,6 +179,10 @@ class Application:
             self._running -= 1
             if not self._running and self._at_rest is not None:
                 self._at_rest.set()
+
+    def _end_on_connection(self, scope: Scope, exchange: Exchange, connections: Connections) -> None:
+        has_stalled = asyncio.current_task() in self._stalls.stalled
+        connections.end(scope["client"], time.monotonic(), is_stuck=has_stalled and exchange.status < 400)
 
     def _count(self, exchange: Exchange, seconds: float) -> None:
         line = self._requests.line(exchange.route, exchange.method)
@@ -185,11 +197,13 @@ class Application:
     def _plain(self, scope: Scope, now: float) -> tuple[Download, Message, Message] | None:
         """Return the answer to a plain GET of a remembered file; None where the request needs a closer look."""
         host, tag, ranges, authorization = b"", None, None, None
+        size = 0
         for name, value in scope["headers"]:
+            size += len(name) + len(value)
             if name in _NOTABLE:
-                if name == b"host":
+                if name == b"host" and not host:
                     host = value
-                elif name == b"authorization":
+                elif name == b"authorization" and authorization is None:
                     authorization = value
                 elif name == b"if-none-match":
                     tag = value
@@ -198,7 +212,7 @@ class Application:
                 else:
                     return None
         client = scope["client"]
-        if not client:
+        if not client or not host or size > _PLAIN_HEADER_BYTES:
             return None
         owner = self._gate.plain_reader(client[0], host, authorization, now)
         if owner is None:
@@ -234,7 +248,7 @@ class Application:
 
     async def _route(self, exchange: Exchange) -> None:
         """Find who answers, see that the caller may ask it, and have it answered."""
-        _require_bounded_headers(exchange)
+        framing.require_sound_head(exchange)
         if self._cors.is_preflight(exchange):
             await self._cors.answer_preflight(exchange)
             return
@@ -305,6 +319,8 @@ class Application:
                 # the server opens its port only after this answer
                 asyncio.get_running_loop().call_later(_SWEEP_SECONDS, drop_stalled_readers, self._send_timeout)
                 self._sweep()
+                if self._connections is not None:
+                    self._watcher = asyncio.create_task(self._connections.watch())
                 if self._filestore.daemons is not None:
                     self._filestore.daemons.start()
                 self._upkeep.start()
@@ -313,6 +329,8 @@ class Application:
                 await self._wait_for_calls()
                 if self._sweeper is not None:
                     self._sweeper.cancel()
+                if self._watcher is not None:
+                    self._watcher.cancel()
                 self._stalls.close()
                 await self._upkeep.stop()
                 if self._filestore.daemons is not None:
@@ -338,9 +356,3 @@ class Application:
             # these answers are made beforehand, and do not say that the connection ends
             self._answers_plainly = False
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
-
-
-def _require_bounded_headers(exchange: Exchange) -> None:
-    headers = exchange.headers
-    if len(headers) > MAX_HEADERS or sum(map(len, headers.values())) > MAX_HEADER_BYTES:
-        raise HeadersTooLarge(f"At most {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes in all are taken.")

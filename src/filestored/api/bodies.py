@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from filestored.access import Principal
 from filestored.api import integrity, names
@@ -38,6 +38,7 @@ class _Said:
     name: str | None = None
     expires_at: int | None = None
     file_hash: Digest | None = None
+    announced_by: str = "file_hash"
 
     def read(self, fields: Mapping[str, str]) -> None:
         """Take in ``name``, ``expires_in`` and ``file_hash``; BadRequest where one makes no sense."""
@@ -95,7 +96,7 @@ class Uploads:
         said.read(exchange.query)
         if said.file_hash not in (None, digest):
             raise BadRequest("file_hash and the address name different hashes.")
-        said.file_hash = digest
+        said.file_hash, said.announced_by = digest, "the address"
         media_type = exchange.headers.get(b"content-type", b"").decode("latin-1").strip()
         return [await self._receive_raw(exchange, principal, said, media_type, stack)]
 
@@ -129,8 +130,10 @@ class Uploads:
         of_each = least(limit, await self._filestore.largest_upload(principal, None))
         whole = {item.algorithm: Algorithm(item.algorithm).new() for item in expected}
 
-        def begin(announced: tuple[Expected, ...]) -> Receiver:
-            return self._filestore.receive(self._others(announced, said))
+        def begin(announced: tuple[Expected, ...], fields: Mapping[str, str]) -> Receiver:
+            by_now = replace(said)
+            by_now.read(fields)
+            return self._filestore.receive(self._others(announced, by_now))
 
         async with _Form(begin, MultipartReader(media_type), stack, of_each) as form:
             body = self._intake(exchange, None if limit is None else limit + MULTIPART_OVERHEAD)
@@ -187,8 +190,13 @@ class Uploads:
             actual = staged.digest if is_own else staged.others[item.algorithm].hex()
             require_same(item.field, item.digest.hex(), actual)
         if said.file_hash is not None:
-            # a form may name a hash of another algorithm only before the file: afterwards it cannot be taken any more
-            staged.require("file_hash", said.file_hash)
+            algorithm = algorithm_of(said.file_hash, own)
+            if algorithm is not own and algorithm.value not in staged.others:
+                # afterwards it cannot be taken any more
+                raise BadRequest(
+                    f"A file_hash that is not by {own} has to come before the file in the form; nothing was stored."
+                )
+            staged.require(said.announced_by, said.file_hash)
 
 
 @dataclass(slots=True)
@@ -205,7 +213,7 @@ class _Form:
 
     def __init__(
         self,
-        receive: Callable[[tuple[Expected, ...]], Receiver],
+        receive: Callable[[tuple[Expected, ...], Mapping[str, str]], Receiver],
         reader: MultipartReader,
         stack: ExitStack,
         limit: int | None,
@@ -249,7 +257,7 @@ class _Form:
         self._text.clear()
         if begin.is_file:
             self._expected = integrity.expected_digests(begin.headers)
-            self._receiver = self._receive(self._expected)
+            self._receiver = self._receive(self._expected, self.fields)
 
     async def _take(self, body: bytes | memoryview) -> None:
         if self._receiver is not None:
@@ -266,6 +274,11 @@ class _Form:
         if begin is None:
             return
         if self._receiver is not None:
+            if begin.file_name == "" and not self._receiver.size:
+                # a browser's field for a file in which none was chosen
+                await self._receiver.discard()
+                self._begin = self._receiver = None
+                return
             staged = await self._receiver.finish(may_hold=self._held + self._receiver.size <= MAX_HELD_BYTES)
             self._stack.enter_context(staged)
             self._held += staged.size

@@ -242,7 +242,7 @@ class Downloads:
             _NO_SNIFF,
             _CONTENT_POLICY,
         ]
-        repr_digest = integrity.repr_digest(file.algorithm, file.digest)
+        repr_digest = integrity.repr_digest(file.algorithm, file.digest) if file.algorithm else None
         if repr_digest is not None:
             headers.append((b"repr-digest", repr_digest))
         return Download(file, headers, cached, body)

@@ -16,6 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 MAX_QUERY_FIELDS = 32
+_RESET_HEARD_SECONDS = 0.05
 _PROXY_HEADERS = (b"forwarded", b"x-forwarded-for", b"via")
 _LISTS = frozenset({
     b"if-match", b"if-none-match", b"accept", b"accept-encoding", b"repr-digest", b"content-digest", b"forwarded",
@@ -28,7 +29,8 @@ class Exchange:
 
     __slots__ = (
         "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "began", "client", "digest", "headers",
-        "host", "is_body_begun", "is_from_trusted", "is_http1", "is_last", "is_passed_on", "is_proxied", "method",
+        "host", "http_version", "is_body_begun", "is_from_trusted", "is_http1", "is_last", "is_passed_on",
+        "is_proxied", "lines", "method",
         "path", "query_string", "received", "route", "scheme", "sent", "status",
     )  # fmt: skip
 
@@ -39,8 +41,11 @@ class Exchange:
         self.query_string: bytes = scope["query_string"]
         self.scheme: str = scope["scheme"]
         self.client: str = scope["client"][0] if scope["client"] else ""
-        self.headers = _header_map(scope["headers"])
-        self.is_http1 = scope["http_version"][0] == "1"
+        self.lines: Headers = scope["headers"]
+        """The header fields as they came, one after the other."""
+        self.headers = _header_map(self.lines)
+        self.http_version: str = scope["http_version"]
+        self.is_http1 = self.http_version[0] == "1"
         self.host = self.headers.get(b"host", b"").decode("latin-1")
         """What the request calls this server."""
         self.is_proxied = any(name in self.headers for name in _PROXY_HEADERS)
@@ -106,6 +111,17 @@ class Exchange:
         if self._gone is None:
             self._gone = asyncio.ensure_future(self._wait_gone())
         await asyncio.sleep(0)
+        if self._gone.done():
+            raise ClientGone
+
+    async def require_not_reset(self) -> None:
+        """Raise ClientGone where the client has reset the stream whose body seemed to end (RFC 9113, 5.4.2).
+
+        That it did so comes a moment after that end; that it did not never comes.
+        """
+        if self._gone is None:
+            self._gone = asyncio.ensure_future(self._wait_gone())
+        await asyncio.wait({self._gone}, timeout=_RESET_HEARD_SECONDS)
         if self._gone.done():
             raise ClientGone
 

@@ -1,7 +1,6 @@
 """``/healthz`` and ``/readyz``: for load balancers, containers and ``filestored start``; open to all."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from functools import partial
 
@@ -11,12 +10,13 @@ from filestored.access import Principal
 from filestored.api.exchange import Exchange
 from filestored.api.models import Health
 from filestored.api.routes import OPEN, Answer, Route, Target
-from filestored.errors import BlobStoreError, CatalogueError
+from filestored.errors import STOPPING, BlobStoreError, CatalogueError, NotReady
 from filestored.filestore import Filestore
 
 READY_SECONDS = 3.0
 """How long store and catalogue may take to answer before the server is said not to be ready."""
 
+_WELL = b'{"status": "ok"}'
 _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
 
@@ -33,27 +33,29 @@ class HealthRoutes:
         alive = {200: Answer("The process lives.", Health)}
         ready = {
             200: Answer("Store and catalogue are usable.", Health),
-            503: Answer("One of them is not, or the server stops; `fault` names it.", Health),
         }
         return [
-            Route(method, path, OPEN, handle, summary, answers)
-            for path, handle, summary, answers in (
-                ("/healthz", self._live, "Tell whether the process lives", alive),
-                ("/readyz", self._ready, "Tell whether store and catalogue are usable", ready),
+            Route(method, path, OPEN, handle, summary, answers, errors=errors)
+            for path, handle, summary, answers, errors in (
+                ("/healthz", self._live, "Tell whether the process lives", alive, ()),
+                ("/readyz", self._ready, "Tell whether store and catalogue are usable", ready, (NotReady,)),
             )
             for method in ("GET", "HEAD")
         ]
 
     async def _live(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        await _answer(exchange, None)
+        await exchange.answer(200, _HEADERS, _WELL)
 
     async def _ready(self, exchange: Exchange, principal: Principal, target: Target) -> None:
-        await _answer(exchange, await self._find_fault())
+        fault = await self._find_fault()
+        if fault is not None:
+            raise NotReady(fault)
+        await exchange.answer(200, _HEADERS, _WELL)
 
     async def _find_fault(self) -> str | None:
         """Name what does not answer, or not in time: whoever asks has other servers, and does not wait."""
         if self._filestore.shared.is_leaving:
-            return "stopping"
+            return STOPPING
         for name, look in (("store", self._filestore.require_usable), ("catalogue", self._filestore.require_catalogue)):
             try:
                 await asyncio.wait_for(asyncio.shield(self._look(name, look)), READY_SECONDS)
@@ -84,8 +86,3 @@ class HealthRoutes:
         if not looking.cancelled():
             # whoever still waits for it is told
             looking.exception()
-
-
-async def _answer(exchange: Exchange, fault: str | None) -> None:
-    body = {"status": "ok"} if fault is None else {"status": "unusable", "fault": fault}
-    await exchange.answer(200 if fault is None else 503, _HEADERS, json.dumps(body).encode())

@@ -8,7 +8,7 @@ from filestored.api.limits import DRAINED_BYTES, DRAINED_SECONDS, DRAINED_SECOND
 from filestored.api.stalls import Guard, Stalled
 from filestored.errors import ClientGone, RequestTimeout, TooLarge
 
-_ROOM_CHECKED_EVERY = 16 << 20
+_ROOM_CHECKED_EVERY = 1 << 20
 
 
 class Intake:
@@ -55,6 +55,9 @@ class Intake:
             raise ClientGone
         piece: bytes = message.get("body", b"")
         self._has_more = message.get("more_body", False)
+        if not self._has_more and self._announced is None and not self._exchange.is_http1:
+            # over HTTP/2 a stream that is reset without an error ends like one that is whole
+            await self._exchange.require_not_reset()
         self._received += len(piece)
         if self._most is not None and self._received > self._most:
             raise too_large(self._most)

@@ -169,10 +169,9 @@ class Stats(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server is usable."""
+    """That the server is usable."""
 
     status: str
-    fault: str | None = None
 
 
 class Problem(BaseModel):

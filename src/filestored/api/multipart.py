@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]", re.ASCII)
+# what programs give the fields of a form that are no files
+_TEXT = re.compile(rb"|text/.+|application/(?:.+\+)?(?:json|xml)|application/x-www-form-urlencoded")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SINGLE = frozenset({b"content-disposition", b"content-type", b"content-transfer-encoding"})
 _PLAIN_ENCODINGS = frozenset({b"7bit", b"8bit", b"binary"})
@@ -42,9 +44,9 @@ class PartBegin:
 
     @property
     def is_file(self) -> bool:
-        """Whether the part is a file, not a text field: it has a file name, even an empty one, or another type."""
+        """Whether the part is a file, not a text field: it has a file name, or a type that is none of text."""
         essence = self.headers.get(b"content-type", b"").partition(b";")[0].strip(b" \t").lower()
-        return self.file_name is not None or essence not in (b"", b"text/plain")
+        return self.file_name is not None or not _TEXT.fullmatch(essence)
 
 
 @dataclass(frozen=True, slots=True)

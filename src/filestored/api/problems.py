@@ -15,6 +15,7 @@ def problem(error: RequestError) -> tuple[int, Headers, bytes]:
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
+        **error.members,
     }
     headers = [
         CONTENT_TYPE,
