@@ -108,3 +108,18 @@ def test_a_replaced_folder_is_noticed_without_a_look_in_vain(tmp_path: Path) -> 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     blobs.close()
+
+
+@pytest.mark.parametrize("name", ["catalogue.sqlite3", "tmp", "uploads", "quarantine", "log", "log/filestored.log"])
+def test_what_the_program_writes_does_not_lead_out_of_the_store(tmp_path: Path, name: str) -> None:
+    private = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256).private
+    outside = tmp_path / "outside"
+    if name in ("catalogue.sqlite3", "log/filestored.log"):
+        outside.write_bytes(b"")
+    else:
+        (private / name).rmdir()
+        outside.mkdir()
+    (private / name).symlink_to(outside)
+    with pytest.raises(StartError, match="symbolic link"):
+        StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
+    assert outside.stat().st_size == 0 or not list(outside.iterdir())

@@ -38,6 +38,8 @@ from filestored.staging import Receiver, Staged, Staging
 _THREADS = 8
 _BUCKET_THREADS = 32
 _FREE_SPACE_KEPT_SECONDS = 0.2
+# more than all workers can write while a measurement is kept
+_FREE_SPACE_NEAR = 4 << 30
 
 T = TypeVar("T")
 
@@ -62,7 +64,7 @@ class Filestore:
         self._blobs = open_blobs(folder)
         self._catalogue = Catalogue(catalogue or folder.catalogue_file, durable=durable)
         self.shared = Shared(folder.shared_file)
-        self._reader = Reader(self._blobs, self._catalogue, self.shared, self.algorithm)
+        self._reader = Reader(self._blobs, self._catalogue, self.shared, self.algorithm, folder.algorithms())
         # a disk gives nothing to more at a time; a bucket far away gives the more the more ask for it
         self._threads = ThreadPoolExecutor(_THREADS if folder.bucket is None else _BUCKET_THREADS, "disk")
         flush_failed = Tally(self.shared.counters, FAILED_FLUSHES).count
@@ -132,7 +134,8 @@ class Filestore:
         """Raise OutOfSpace unless ``size`` more bytes leave the disk as much free as the settings demand."""
         measured_at, free = self._free
         now = time.monotonic()
-        if now - measured_at > _FREE_SPACE_KEPT_SECONDS:
+        left = free - size - self._min_free_bytes
+        if left < _FREE_SPACE_NEAR or now - measured_at > _FREE_SPACE_KEPT_SECONDS:
             free = self._blobs.free_bytes()
             self._free = (now, free)
         if free - size < self._min_free_bytes:
@@ -293,8 +296,8 @@ class Filestore:
         return self._catalogue.note(name)
 
     def require_catalogue(self) -> None:
-        """Raise CatalogueError where the catalogue does not answer. Blocks."""
-        self._catalogue.find(Digest("0" * 64))
+        """Raise CatalogueError where the catalogue does not answer, or is not the one any more. Blocks."""
+        self._catalogue.require_usable()
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Run blocking work in one of the few threads."""

@@ -1,6 +1,7 @@
 """Reading: what is stored for whom, as catalogue and blob store know it together. Everything here blocks."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from loguru import logger
@@ -21,10 +22,11 @@ class OpenFile:
     """A stored file, held open: its blob, and what the catalogue says of it for this reader.
 
     ``record`` is None for a blob that no catalogue row names. ``generation`` is older than everything read.
+    ``algorithm`` is None where two that the store's blobs are named by give hashes of that length.
     """
 
     digest: Digest
-    algorithm: Algorithm
+    algorithm: Algorithm | None
     blob: BlobHandle
     record: FileRecord | None
     generation: int
@@ -55,7 +57,12 @@ class Stored:
 class Reader:
     """Finds files, in the threads of a filestore."""
 
-    def __init__(self, blobs: BlobStore, catalogue: Catalogue, shared: Shared, algorithm: Algorithm) -> None:
+    def __init__(
+        self, blobs: BlobStore, catalogue: Catalogue, shared: Shared, algorithm: Algorithm,
+        named_by: Collection[Algorithm] = (),
+    ) -> None:  # fmt: skip
+        """``algorithm`` names new blobs; ``named_by`` are all that have named those of the store."""
+        self._unsure = sum(known.hex_length == algorithm.hex_length for known in {algorithm, *named_by}) > 1
         self._blobs = blobs
         self._catalogue = catalogue
         self._shared = shared
@@ -69,12 +76,19 @@ class Reader:
         blob = None
         if record is not None or self._may_be_unclaimed(digest, rows):
             blob = self._blobs.open(digest, record.size if record else None)
+            if blob is not None and record is None and self._is_left_over(digest):
+                blob.close()
+                blob = None
         if blob is not None and record is not None and blob.size != record.size:
             logger.error("blob {} has {} bytes instead of {}: not served", digest, blob.size, record.size)
             blob = None
         if blob is None:
             raise not_found(digest)
-        return OpenFile(digest, algorithm_of(digest, self._algorithm), blob, record, generation)
+        return OpenFile(digest, self._algorithm_of(digest), blob, record, generation)
+
+    def _algorithm_of(self, digest: Digest) -> Algorithm | None:
+        algorithm = algorithm_of(digest, self._algorithm)
+        return None if self._unsure and algorithm is self._algorithm else algorithm
 
     def _may_be_unclaimed(self, digest: Digest, rows: list[FileRecord]) -> bool:
         """Tell whether a blob under this name is a file though no row names it, and not one that is to be removed.
@@ -82,6 +96,13 @@ class Reader:
         A bucket may keep that for a while after the delete.
         """
         return not rows and (self._blobs.removes_at_once or not self._catalogue.is_going(digest))
+
+    def _is_left_over(self, digest: Digest) -> bool:
+        """Tell whether a blob that lies on a disk, and that no row names, is one that could not be removed.
+
+        Asked only once one was found: a disk is looked at sooner than the catalogue.
+        """
+        return self._blobs.removes_at_once and self._catalogue.is_going(digest)
 
     def is_still(self, principal: Principal, file: OpenFile) -> bool:
         """Tell whether a file is for its reader what it was when it was opened, as the catalogue knows it now."""
@@ -91,7 +112,7 @@ class Reader:
         # what no row names only the blob store knows
         if file.record is not None:
             return True
-        is_file = self._may_be_unclaimed(file.digest, rows)
+        is_file = self._may_be_unclaimed(file.digest, rows) and not self._is_left_over(file.digest)
         return is_file and self._blobs.identity(file.digest) == file.blob.identity
 
     def find_stored(self, principal: Principal, digest: Digest) -> Stored | None:
@@ -111,6 +132,8 @@ class Reader:
             blob = BlobStat(record.size, record.created_at // 1000)
         elif record is not None or self._may_be_unclaimed(digest, rows):
             blob = self._blobs.stat(digest)
+            if blob is not None and record is None and self._is_left_over(digest):
+                blob = None
         if blob is None or (record is not None and record.size != blob.size):
             return None
         now = now_milliseconds()

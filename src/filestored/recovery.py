@@ -11,6 +11,7 @@ from pathlib import Path
 from loguru import logger
 
 from filestored.blobs.address import BucketAddress
+from filestored.blobs.flushing import flush_filesystem
 from filestored.blobs.layout import RESERVE_BYTES, StoreFolder
 from filestored.blobs.opening import open_blobs, read_keeper
 from filestored.blobs.store import BlobStore
@@ -18,7 +19,7 @@ from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import TokenRecord
 from filestored.committer import keep_reserve
-from filestored.errors import BlobStoreError, CatalogueError, CatalogueMissing, StartError
+from filestored.errors import BlobStoreError, CatalogueError, CatalogueFull, CatalogueMissing, StartError
 from filestored.keeping import CATALOGUE_NOTE
 from filestored.removals import settle_removals
 from filestored.resuming import clear_unfinished
@@ -30,16 +31,20 @@ from filestored.unfinished import UnfinishedFolder
 LOSS_NOTE = "made anew"
 """The name of the note that says since when a catalogue has stood in for one that was lost; empty once it is mended."""
 
+DURABILITY_NOTE = "durability"
+"""The name of the note that says how the last run of a store on a disk flushed: ``full`` or ``relaxed``."""
+
 STORE_NOTE = "store"
 """The name of the note that says to which store a catalogue belongs."""
 
 _ID_BYTES = 16
 
 
-def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]:
+def prepare(folder: StoreFolder, catalogue: Address | None, *, durable: bool = True) -> list[TokenRecord]:
     """Make a store ready to be opened: tables up to date, leftovers of a crash settled. Return the tokens there are.
 
-    Call it once, under the daemon's lock. Its cost does not grow with the store. Raises StartError.
+    Call it once, under the daemon's lock; ``durable`` says whether what is acknowledged from now on must survive a
+    power cut. Its cost does not grow with the store. Raises StartError.
     """
     has_room, has_been_used = True, folder.has_been_used
     where = catalogue or folder.catalogue_file
@@ -64,6 +69,8 @@ def prepare(folder: StoreFolder, catalogue: Address | None) -> list[TokenRecord]
             with contextlib.closing(UnfinishedFolder(folder.uploads, staging)) as unfinished:
                 removed += clear_unfinished(unfinished, rows)[0]
             _settle(rows, blobs)
+            if folder.bucket is None:
+                _flush_earlier(folder, rows, durable=durable)
             tokens = rows.tokens()
         if has_room:
             with contextlib.suppress(OSError):
@@ -102,6 +109,26 @@ def settle_loss(rows: Catalogue) -> None:
     if rows.note(LOSS_NOTE):
         with rows.transaction() as transaction:
             transaction.set_note(LOSS_NOTE, "")
+
+
+def _flush_earlier(folder: StoreFolder, rows: Catalogue, *, durable: bool) -> None:
+    """Flush what runs that left that to the system, or other programs, have brought here: it counts as stored now."""
+    before, now = rows.note(DURABILITY_NOTE), "full" if durable else "relaxed"
+    if durable:
+        handle = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if before == now:
+                # a folder of blobs may have been made just before a crash
+                os.fsync(handle)
+            else:
+                flush_filesystem(handle, however_much=True)
+        finally:
+            os.close(handle)
+    # a disk that uploads have filled must not keep a daemon, which could delete, from starting
+    with contextlib.suppress(CatalogueFull):
+        if before != now:
+            with rows.transaction() as transaction:
+                transaction.set_note(DURABILITY_NOTE, now)
 
 
 def _settle(rows: Catalogue, blobs: BlobStore) -> None:

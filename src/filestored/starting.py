@@ -25,13 +25,13 @@ def begin_ready(settings: Settings, folder: StoreFolder) -> "Callable[[], list[T
 
     What is returned waits until it is, returns the store's tokens, and raises StartError.
     """
-    return begin_apart(partial(_prepare, folder, settings.catalogue_address))
+    return begin_apart(partial(_prepare, folder, settings.catalogue_address, settings.durability == "full"))
 
 
-def _prepare(folder: StoreFolder, catalogue: Address | None) -> "list[TokenRecord]":
+def _prepare(folder: StoreFolder, catalogue: Address | None, durable: bool) -> "list[TokenRecord]":
     from filestored.recovery import prepare
 
-    return prepare(folder, catalogue)
+    return prepare(folder, catalogue, durable=durable)
 
 
 def join_others(settings: Settings, address: str, port: int, folder: StoreFolder) -> "Membership | None":

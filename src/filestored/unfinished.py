@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filestored.blobs.flushing import start_writeback
@@ -134,7 +134,8 @@ class UnfinishedFolder:
     def is_taken(self, upload_id: str) -> bool:
         """Tell whether somebody writes to an upload at this moment."""
         try:
-            descriptor = os.open(upload_id, _LOOK, dir_fd=self._handle)
+            with _no_link():
+                descriptor = os.open(upload_id, _LOOK, dir_fd=self._handle)
         except FileNotFoundError:
             return False
         try:
@@ -151,7 +152,7 @@ class UnfinishedFolder:
 
     def cut_rest(self, upload_id: str, flushed: Callable[[str], int]) -> None:
         """Cut off what lies behind an upload's offset, which ``flushed`` tells, unless somebody writes to it."""
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+        with contextlib.suppress(FileNotFoundError, PermissionError), _no_link():
             descriptor = os.open(upload_id, _OLD, dir_fd=self._handle)
             file = UnfinishedFile(descriptor, self._area)
             try:
@@ -187,8 +188,10 @@ class UnfinishedFolder:
             return self._open_old(upload_id)
 
     def _open_old(self, upload_id: str) -> int:
+        """Open the bytes that are there. Raises FileNotFoundError also where a link has their name: none are."""
         try:
-            return os.open(upload_id, _OLD, dir_fd=self._handle)
+            with _no_link():
+                return os.open(upload_id, _OLD, dir_fd=self._handle)
         except PermissionError:
             # it was to be published, which failed
             descriptor = os.open(upload_id, _LOOK, dir_fd=self._handle)
@@ -222,6 +225,17 @@ class UnfinishedFolder:
             os.fsync(self._handle)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _no_link() -> Iterator[None]:
+    """Turn the error of opening what is a symbolic link into that for what is not there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileNotFoundError(errno.ENOENT, "a symbolic link lies where an upload's bytes belong") from error
+        raise
 
 
 def _lock(descriptor: int, kind: int) -> bool:

@@ -197,3 +197,22 @@ def test_what_is_stored_already_can_be_uploaded_again_to_a_full_disk_or_is_refus
     for body in acknowledged:
         assert httpx.post(daemon.url, content=body).status_code in (200, 507)
     require_all(daemon, acknowledged)
+
+
+@pytest.mark.parametrize("size", [100_000, 5 << 20])
+@pytest.mark.parametrize("is_announced", [True, False], ids=["announced", "chunked"])
+def test_uploads_leave_free_what_is_to_stay_free(
+    start_daemon: StartDaemon, make_disk: MakeDisk, size: int, is_announced: bool
+) -> None:
+    store = make_disk("size=40m")
+    daemon = start_daemon("--min-free-space", "16MiB", "--workers", "2", store=store)
+    with httpx.Client(base_url=daemon.url, timeout=60) as client:
+        for _ in range(400):
+            body = os.urandom(size)
+            answer = client.post("/", content=body if is_announced else iter([body[:1000], body[1000:]]))
+            if answer.status_code != 200:
+                break
+    assert answer.status_code == 507
+    space = os.statvfs(store)
+    # the catalogue's log and what has no length beforehand take a little more
+    assert (16 << 20) - (4 << 20) < space.f_bavail * space.f_frsize < (16 << 20) + size + (1 << 20)

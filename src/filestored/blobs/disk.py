@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from filestored.blobs.flushing import flush_filesystem
-from filestored.blobs.layout import StoreFolder, is_regular
+from filestored.blobs.layout import StoreFolder, is_regular, require_in_place
 from filestored.blobs.store import BlobHandle, BlobStat, Failed, Identity, Permit, StagedBytes, pread_all
 from filestored.blobs.walking import Walk
 from filestored.digest import Digest
@@ -210,7 +210,8 @@ class DiskBlobStore:
 
     def require_usable(self) -> None:
         """See BlobStore."""
-        self.free_bytes()
+        require_in_place(self._folder.path, self._root)
+        require_in_place(self._folder.private / "tmp", self.staging)
 
     def presigned(self, digest: Digest, seconds: float, headers: Mapping[str, str]) -> None:
         """See BlobStore."""

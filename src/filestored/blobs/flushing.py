@@ -25,14 +25,14 @@ def start_writeback(descriptor: int) -> None:
     _libc.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)
 
 
-def flush_filesystem(descriptor: int) -> bool:
+def flush_filesystem(descriptor: int, *, however_much: bool = False) -> bool:
     """Flush everything on the file system of an open file at once: bytes, names and folders.
 
     For a batch of small files it takes two flushes of the disk instead of two for each file. Returns False,
     with nothing done, where it would wait for much that others have written, or would not tell of errors; then
-    flush file by file. Raises OSError where the disk fails.
+    flush file by file. ``however_much`` waits in any case. Raises OSError where the disk fails.
     """
-    if not _REPORTS_ERRORS or _dirty_kib() > _MAX_DIRTY_KIB:
+    if not however_much and (not _REPORTS_ERRORS or _dirty_kib() > _MAX_DIRTY_KIB):
         return False
     if _libc.syncfs(descriptor) != 0:
         code = ctypes.get_errno()

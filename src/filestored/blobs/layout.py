@@ -17,6 +17,7 @@
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -167,6 +168,7 @@ class StoreFolder:
                     _write_mark(path, _Mark([*mark.algorithms, algorithm.value], mark.bucket))
             for name in _FOLDERS:
                 _make_folder(path / PRIVATE / name)
+            _require_no_links(path / PRIVATE)
         except OSError as error:
             raise StartError(f"the store {path} cannot be used: {error.strerror or error}") from error
         return cls(path, algorithm, bucket)
@@ -220,6 +222,16 @@ def _require_empty(path: Path) -> list[str]:
                 f"{path} is neither empty nor a spool (it holds {_shown(entry.name)}); name another folder with --spool"
             )
     return []
+
+
+def _require_no_links(private: Path) -> None:
+    """Raise StartError where what the program writes would end up outside the store."""
+    for name in (*_FOLDERS, "catalogue.sqlite3", "log/filestored.log", "log/startup.log"):
+        if (private / name).is_symlink():
+            raise StartError(
+                f"{private / name} is a symbolic link, and nothing in a store may lead out of it; to keep catalogue or "
+                "log elsewhere remove it and use --catalogue or --log-file"
+            )
 
 
 def _make_folder(path: Path) -> None:
@@ -330,6 +342,17 @@ def is_laid_out_as_store(path: Path) -> bool:
     except StartError:
         return False
     return any(entry.name not in (PRIVATE, "lost+found") for entry in _entries(path))
+
+
+def require_in_place(path: Path, handle: int) -> None:
+    """Raise OSError unless a folder held open is the one under its path, and files can be made there."""
+    named, held = path.stat(), os.fstat(handle)
+    if (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino):
+        raise OSError(errno.ESTALE, f"{path} was removed or replaced while it was in use; start the daemon anew")
+    if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def is_regular(status: os.stat_result) -> bool:

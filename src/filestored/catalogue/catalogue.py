@@ -37,6 +37,11 @@ class Catalogue:
         """Close the connections, but for those that other threads read by from a file."""
         self._database.close()
 
+    def require_usable(self) -> None:
+        """Raise CatalogueError where it does not answer, or is not the catalogue any more."""
+        self._database.require_in_place()
+        self.find(Digest("0" * 64))
+
     def find(self, digest: Digest) -> list[FileRecord]:
         """Return all files under a digest, first owner first, expired ones included."""
         return find(self._database.reads, digest)

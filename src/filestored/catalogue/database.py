@@ -48,6 +48,9 @@ class Database(Protocol):
     ) -> AbstractContextManager[WriteSession]:
         """Return a write transaction; see ``Catalogue.transaction``."""
 
+    def require_in_place(self) -> None:
+        """Raise CatalogueError where what was opened is not the catalogue any more."""
+
     def close(self) -> None:
         """Close all connections."""
 

@@ -164,6 +164,9 @@ class PostgresDatabase:
             self._reach.note_silence()
         return explained(error)
 
+    def require_in_place(self) -> None:
+        """See Database: there is but one by its name."""
+
     def close(self) -> None:
         """See Database."""
         if self._writer is not None:

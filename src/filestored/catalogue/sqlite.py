@@ -23,6 +23,10 @@ from filestored.errors import (
 )
 
 BUSY_TIMEOUT_SECONDS = 10
+
+DAMAGED = ("malformed", "not a database")
+"""What SQLite's words for a damaged file have in them."""
+
 _CHECKPOINT_EVERY_PAGES = 4000
 _MAX_WAL_BYTES = 32 << 20
 _WAL_LOOKED_AT_EVERY = 64
@@ -87,10 +91,12 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, durable: bool) -> None:
         """``durable`` commits survive a power cut, others at least a crash of the program."""
         self._synchronous = "FULL" if durable else "NORMAL"
+        self._path = path
         self._wal = path.with_name(f"{path.name}-wal")
         self._commits = 0
         self._engine = _engine(path, self._synchronous)
         self._writer = SqliteSession(_connect(self._engine))
+        self._opened = self._named_file()
         self._reader = _Reader()
 
     @property
@@ -98,10 +104,24 @@ class SqliteDatabase:
         """See Database."""
         session = self._reader.session
         if session is None:
+            # a connection would make a new one where there is none
+            self.require_in_place()
             session = self._reader.session = SqliteSession(_connect(self._engine))
             # when the thread ends or the database goes: until then the thread may be reading
             weakref.finalize(session, session.connection.close).atexit = False
         return session
+
+    def require_in_place(self) -> None:
+        """See Database: what is written to a file without a name is lost with the last connection."""
+        if self._named_file() != self._opened:
+            raise CatalogueError(f"{self._path} was removed or replaced while it was in use; start the daemon anew")
+
+    def _named_file(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def close(self) -> None:
         """Close the connection that writes, and the pool."""
@@ -123,6 +143,7 @@ class SqliteDatabase:
         self, names: Iterable[str], *, flushed: bool, alone: bool, must_last: bool
     ) -> Iterator[SqliteSession]:
         """See Database: whatever is locked, it alone writes, in all processes."""
+        self.require_in_place()
         writer = self._writer
         synchronous = "FULL" if must_last else self._synchronous if flushed else "NORMAL"
         if synchronous != self._synchronous:
@@ -179,8 +200,9 @@ def prepare(path: Path, *, may_change: bool) -> bool:
         finally:
             engine.dispose()
     except (DBAPIError, sqlite3.Error) as error:
-        reason = getattr(error, "orig", error)
-        raise StartError(f"the catalogue {path} cannot be used: {reason}") from error
+        reason = str(getattr(error, "orig", error))
+        mend = "; 'filestored doctor' says what to do" if any(word in reason for word in DAMAGED) else ""
+        raise StartError(f"the catalogue {path} cannot be used: {reason}{mend}") from error
 
 
 def find_damage(path: Path, seconds: float) -> str:

@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from filestored.catalogue.sqlite import DAMAGED
 from filestored.doctor.findings import Finding, fault
 from filestored.doctor.rights import judge_rights
 
 _LITTLE_BYTES = 1 << 20
-_DAMAGED = ("malformed", "not a database")
 _RESTORE = (
     "restore it from a backup while no daemon runs; where there is none, stop the daemon, move it away and run "
     "'filestored reindex', which loses names, owners and tokens"
@@ -20,7 +20,7 @@ def judge_failure(path: Path, reason: str) -> Iterator[Finding]:
     closed = list(judge_rights(_touched(path)))
     if closed:
         yield from closed
-    elif any(each in reason for each in _DAMAGED):
+    elif any(each in reason for each in DAMAGED):
         yield judge_damage(path, reason)
     elif _is_full(path):
         yield fault(

@@ -17,7 +17,7 @@ from filestored.blobs.bucket.mark import Mark, Marks
 from filestored.blobs.bucket.reading import BucketHandle, identity_of
 from filestored.blobs.bucket.removing import Remover
 from filestored.blobs.bucket.walking import BucketWalk
-from filestored.blobs.layout import StoreFolder
+from filestored.blobs.layout import StoreFolder, require_in_place
 from filestored.blobs.presigning import presign
 from filestored.blobs.store import BlobStat, Failed, Identity, Permit, StagedBytes
 from filestored.digest import Digest, Hash, algorithm_of
@@ -73,7 +73,8 @@ class BucketBlobStore:
         self._lookers = ThreadPoolExecutor(_LOOKERS, "look")
         self._readers_lookers = ThreadPoolExecutor(_READERS_LOOKERS, "look for readers")
         self._foreseen = threading.local()
-        self.staging = os.open(folder.private / "tmp", _DIRECTORY)
+        self._spool = folder.private / "tmp"
+        self.staging = os.open(self._spool, _DIRECTORY)
 
     def _connect(self) -> "list[ObjectStore]":
         clocks = (connecting.LOOK, connecting.READ, connecting.STREAM, connecting.WRITE, connecting.REMOVE)
@@ -325,7 +326,7 @@ class BucketBlobStore:
 
     def require_usable(self) -> None:
         """See BlobStore."""
-        self.free_bytes()
+        require_in_place(self._spool, self.staging)
         try:
             mark = self._seen.read()
         except StartError as error:
