@@ -25,7 +25,9 @@ LONGEST_SECONDS = 280
 
 pytestmark = pytest.mark.timeout(LONGEST_SECONDS + 20)
 
-BOTH = pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
+ENGLISH, RUSSIAN = "README.md", "README.ru.md"
+
+BOTH = pytest.mark.parametrize("name", [ENGLISH, RUSSIAN])
 
 
 TITLE, TOUR, DAEMON, PUBLIC, RUNNING, JSON, UPLOADS, CLIENT, CLUSTER = 0, 1, 4, 6, 7, 8, 9, 10, 11
@@ -57,6 +59,17 @@ def run_block(block: str, folder: Path, port: int, command: str = "", **environm
 def test_every_section_with_commands_is_tried_here(name: str) -> None:
     tried = {TITLE, TOUR, DAEMON, PUBLIC, RUNNING, JSON, UPLOADS, CLIENT, CLUSTER}
     assert {number for number, text in enumerate(sections_of(name)) if "```sh" in text} == tried
+
+
+@pytest.mark.parametrize("language", ["sh", "python"])
+def test_what_is_run_here_is_the_same_in_both_languages(language: str) -> None:
+    """Check it but for the remarks, so that running the commands of one shows that those of the other work."""
+    english, russian = (
+        [re.sub(r"^# .*|\s+# .*", "", block, flags=re.MULTILINE) for number in range(len(sections_of(name)))
+         for block in blocks_of(name, number, language)]
+        for name in (ENGLISH, RUSSIAN)
+    )  # fmt: skip
+    assert english == russian != []
 
 
 def test_make_runs_the_server_and_the_tests_as_written(tmp_path: Path) -> None:
@@ -125,10 +138,9 @@ def test_running_it_works_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "lost").is_dir()
 
 
-@BOTH
-def test_a_public_server_works_as_written(tmp_path: Path, name: str) -> None:
+def test_a_public_server_works_as_written(tmp_path: Path) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, PUBLIC)
+    (block,) = blocks_of(ENGLISH, PUBLIC)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -144,10 +156,9 @@ def test_a_public_server_works_as_written(tmp_path: Path, name: str) -> None:
     assert "revoked: uploads" in printed
 
 
-@BOTH
-def test_the_json_api_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
+def test_the_json_api_works_as_written(start_daemon: StartDaemon, tmp_path: Path) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, JSON)
+    (block,) = blocks_of(ENGLISH, JSON)
     daemon = start_daemon(store=tmp_path / "store")
     (tmp_path / "README.md").write_text("read me")
     printed = run_block(block, tmp_path, daemon.address[1])
@@ -155,10 +166,9 @@ def test_the_json_api_works_as_written(start_daemon: StartDaemon, tmp_path: Path
     assert '"next_cursor": null' in printed
 
 
-@BOTH
-def test_an_upload_goes_on_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
+def test_an_upload_goes_on_as_written(start_daemon: StartDaemon, tmp_path: Path) -> None:
     require_program("curl")
-    (block,) = blocks_of(name, UPLOADS)
+    (block,) = blocks_of(ENGLISH, UPLOADS)
     daemon = start_daemon(store=tmp_path / "store")
     printed = run_block(block, tmp_path, daemon.address[1])
     assert re.search(r"^upload-offset: 15728640\r?$", printed, re.MULTILINE)
@@ -166,9 +176,8 @@ def test_an_upload_goes_on_as_written(start_daemon: StartDaemon, tmp_path: Path,
     assert stored == own
 
 
-@BOTH
-def test_the_client_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
-    (commands,) = blocks_of(name, CLIENT)
+def test_the_client_works_as_written(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    (commands,) = blocks_of(ENGLISH, CLIENT)
     daemon = start_daemon(store=tmp_path / "store")
     (tmp_path / "docs" / "deep").mkdir(parents=True)
     (tmp_path / "docs" / "deep" / "page.md").write_text("a page")
@@ -180,9 +189,8 @@ def test_the_client_works_as_written(start_daemon: StartDaemon, tmp_path: Path, 
     assert "page.md" in printed
 
 
-@BOTH
-def test_the_library_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
-    library, reading = blocks_of(name, CLIENT, "python")
+def test_the_library_works_as_written(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    library, reading = blocks_of(ENGLISH, CLIENT, "python")
     daemon = start_daemon(store=tmp_path / "store")
     host = f"localhost:{daemon.address[1]}"
     (tmp_path / "README.md").write_text("read me")
@@ -206,12 +214,11 @@ def run_python(script: str, folder: Path) -> str:
     return ended.stdout
 
 
-@BOTH
 def test_a_cluster_works_as_written(
-    start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path, name: str
+    start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path
 ) -> None:
     require_program("curl")
-    running, moving = blocks_of(name, CLUSTER)
+    running, moving = blocks_of(ENGLISH, CLUSTER)
     disk = start_daemon("--anonymous", "full", store=tmp_path / "store")
     moved = httpx.post(disk.url, content=b"on the disk", params={"name": "old.txt"}).text
     (tmp_path / "README.md").write_text("read me")
@@ -230,11 +237,10 @@ def test_a_cluster_works_as_written(
     assert "links apart: " in printed
 
 
-@BOTH
 def test_links_move_into_a_cluster_that_is_new_as_written(
-    start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path, name: str
+    start_daemon: StartDaemon, bucket: Bucket, database: Database, tmp_path: Path
 ) -> None:
-    running, moving = blocks_of(name, CLUSTER)
+    running, moving = blocks_of(ENGLISH, CLUSTER)
     starting = re.findall(r"^export .*|^\S+ start .*", running, re.MULTILINE)[:4]
     (copying,) = re.findall(r"^\S+ copy-store .*", moving, re.MULTILINE)
     disk = start_daemon("--anonymous", "full", store=tmp_path / "store")
@@ -280,10 +286,9 @@ def kill_daemon(spool: Path) -> None:
         os.kill(int((spool / ".filestored" / "daemon.pid").read_text().split()[0]), signal.SIGTERM)
 
 
-@BOTH
-def test_the_tour_works_as_written(start_daemon: StartDaemon, tmp_path: Path, name: str) -> None:
+def test_the_tour_works_as_written(start_daemon: StartDaemon, tmp_path: Path) -> None:
     require_program("curl")
-    tour = blocks_of(name, TOUR)
+    tour = blocks_of(ENGLISH, TOUR)
     assert len(tour) == 2
     daemon = start_daemon(store=tmp_path / "store")
     script = "set -e\n" + "".join(tour).replace("localhost:9000", f"localhost:{daemon.address[1]}").replace("2G", "20M")
