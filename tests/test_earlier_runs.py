@@ -1,5 +1,6 @@
 """What an earlier run of a store, or another program, has left: served as it is, and flushed before it counts."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -13,8 +14,8 @@ from filestored import recovery
 from filestored.blobs.layout import StoreFolder
 from filestored.catalogue.catalogue import Catalogue
 from filestored.client import Client
-from filestored.digest import Algorithm, Digest
-from tests.care import execute
+from filestored.digest import Algorithm
+from tests.care import call, execute
 from tests.conftest import StartDaemon, require_program
 
 
@@ -33,11 +34,39 @@ def test_names_by_two_algorithms_of_one_length_are_not_taken_for_each_other(star
             assert client.get(name) == body
 
 
+def test_what_an_import_did_not_flush_is_flushed_at_the_next_start(tmp_path: Path) -> None:
+    store, source = tmp_path / "store", tmp_path / "source"
+    source.mkdir()
+    (source / "a.txt").write_text("imported")
+    folder = StoreFolder.adopt(store, Algorithm.SHA256)
+    recovery.prepare(folder, None, durable=True)
+    ended = call(store, "import", str(source), env={"FILESTORED_DURABILITY": "relaxed"})
+    assert ended.status == 0, ended
+    assert noted(folder) == "relaxed"
+
+
+def test_an_import_beside_a_daemon_that_flushes_is_noted_too(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    daemon = start_daemon("--workers", "1")
+    folder = StoreFolder(daemon.store, Algorithm.SHA256)
+    assert noted(folder) == "full"
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.txt").write_text("imported")
+    ended = call(daemon.store, "import", str(tmp_path / "source"), env={"FILESTORED_DURABILITY": "relaxed"})
+    assert ended.status == 0, ended
+    assert noted(folder) == "relaxed"
+
+
+def noted(folder: StoreFolder) -> str | None:
+    with contextlib.closing(Catalogue(folder.catalogue_file, durable=False)) as catalogue:
+        return catalogue.note(recovery.DURABILITY_NOTE)
+
+
 def syncs(start_daemon: StartDaemon, store: Path, durability: str) -> list[str]:
-    """Start a daemon, stop it, and return its calls that flush folders or a whole file system."""
+    """Start a daemon, upload, stop it, and return its calls that flush the store's folder or its whole file system."""
     traces = store.parent / "traces"
     wrapper = (require_program("strace"), "-f", "-y", "-e", "trace=syncfs,fsync", "-o", str(traces))
     daemon = start_daemon("--durability", durability, "--workers", "1", store=store, wrapper=wrapper)
+    httpx.post(daemon.url, content=durability.encode(), timeout=30)
     # the tracer would not pass it on
     os.kill(int((store / ".filestored" / "daemon.pid").read_text().split()[0]), signal.SIGTERM)
     assert daemon.wait() == 0
@@ -90,9 +119,6 @@ def test_a_link_among_the_uploads_under_way_is_nobodys_bytes(start_daemon: Start
 
 def test_how_the_last_run_flushed_is_noted(tmp_path: Path) -> None:
     folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
-    for durable, noted in ((False, "relaxed"), (True, "full"), (True, "full"), (False, "relaxed")):
+    for durable, wanted in ((False, "relaxed"), (True, "full"), (True, "full"), (False, "relaxed")):
         recovery.prepare(folder, None, durable=durable)
-        catalogue = Catalogue(folder.catalogue_file, durable=False)
-        assert catalogue.note(recovery.DURABILITY_NOTE) == noted
-        assert catalogue.find(Digest("0" * 64)) == []
-        catalogue.close()
+        assert noted(folder) == wanted

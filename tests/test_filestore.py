@@ -32,7 +32,7 @@ ADMIN = Principal("root", USER | Permission.ADMIN)
 @pytest.fixture
 def folder(tmp_path: Path) -> StoreFolder:
     folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
-    recovery.prepare(folder, None)
+    recovery.prepare(folder, None, durable=True)
     return folder
 
 
@@ -179,7 +179,7 @@ def test_removals_that_a_crash_left_undone_are_carried_out_at_start(folder: Stor
     run(story)
     store.close()
     (folder.private / "tmp" / "leftover").write_bytes(b"half a body")
-    recovery.prepare(folder, None)
+    recovery.prepare(folder, None, durable=True)
     assert sorted(path.read_bytes() for path in folder.path.glob("??/*")) == [b"kept"]
     assert os.listdir(folder.private / "tmp") == []
 

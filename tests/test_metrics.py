@@ -150,7 +150,7 @@ def test_a_tally_loses_nothing_between_threads() -> None:
 
 def test_expired_files_are_counted(tmp_path: Path) -> None:
     folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
-    recovery.prepare(folder, None)
+    recovery.prepare(folder, None, durable=True)
     store = Filestore(folder, None, durable=False)
 
     async def story() -> None:

@@ -53,7 +53,7 @@ class Owners(RuleBasedStateMachine):
         return None
 
     def _open_stores(self) -> None:
-        recovery.prepare(self.folder, self.where)
+        recovery.prepare(self.folder, self.where, durable=True)
         self.stores = [Filestore(self.folder, self.where, durable=False) for _ in range(2)]
 
     def run(self, work: Any) -> Any:

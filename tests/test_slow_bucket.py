@@ -204,7 +204,7 @@ def test_an_upload_that_waits_for_long_for_the_bucket_is_refused(
 
 
 def test_a_stop_waits_for_what_is_taken_back(engine: SlowS3, folder: StoreFolder) -> None:
-    recovery.prepare(folder, None)
+    recovery.prepare(folder, None, durable=True)
     store = Filestore(folder, None, durable=False)
     engine.seconds["DELETE"] = 2.0
 
@@ -238,7 +238,7 @@ def test_a_daemon_whose_bucket_was_taken_over_puts_and_removes_nothing_more(
     engine: SlowS3, folder: StoreFolder, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "_ASKED_EVERY_SECONDS", 0.0)
-    recovery.prepare(folder, None)
+    recovery.prepare(folder, None, durable=True)
     store = Filestore(folder, None, durable=False)
 
     async def story() -> None:
@@ -281,7 +281,7 @@ async def story(store):
     await store._committer.submit(Broken([], [Body()]))
 
 folder = StoreFolder.adopt(Path(sys.argv[1]), Algorithm.SHA256)
-recovery.prepare(folder, None)
+recovery.prepare(folder, None, durable=True)
 asyncio.run(story(Filestore(folder, None, durable=False)))
 """
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from filestored.access import Permission, Principal
-from filestored.blobs.layout import StoreFolder
+from filestored.blobs.layout import StoreFolder, StoreMark
 from filestored.blobs.opening import open_blobs
 from filestored.catalogue.address import Address
 from filestored.catalogue.catalogue import Catalogue
@@ -64,7 +64,7 @@ class Filestore:
         self._blobs = open_blobs(folder)
         self._catalogue = Catalogue(catalogue or folder.catalogue_file, durable=durable)
         self.shared = Shared(folder.shared_file)
-        self._reader = Reader(self._blobs, self._catalogue, self.shared, self.algorithm, folder.algorithms())
+        self._reader = Reader(self._blobs, self._catalogue, self.shared, self.algorithm, StoreMark(folder))
         # a disk gives nothing to more at a time; a bucket far away gives the more the more ask for it
         self._threads = ThreadPoolExecutor(_THREADS if folder.bucket is None else _BUCKET_THREADS, "disk")
         flush_failed = Tally(self.shared.counters, FAILED_FLUSHES).count

@@ -1,12 +1,12 @@
 """Reading: what is stored for whom, as catalogue and blob store know it together. Everything here blocks."""
 
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from loguru import logger
 
 from filestored.access import Permission, Principal
+from filestored.blobs.layout import StoreMark
 from filestored.blobs.store import MOST_FORESEEN, BlobHandle, BlobStat, BlobStore
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import NOBODY, UNKNOWN_TYPE, FileRecord, now_milliseconds
@@ -59,10 +59,10 @@ class Reader:
 
     def __init__(
         self, blobs: BlobStore, catalogue: Catalogue, shared: Shared, algorithm: Algorithm,
-        named_by: Collection[Algorithm] = (),
+        mark: StoreMark | None = None,
     ) -> None:  # fmt: skip
-        """``algorithm`` names new blobs; ``named_by`` are all that have named those of the store."""
-        self._unsure = sum(known.hex_length == algorithm.hex_length for known in {algorithm, *named_by}) > 1
+        """``algorithm`` names new blobs; ``mark`` says which have named those of the store."""
+        self._mark = mark
         self._blobs = blobs
         self._catalogue = catalogue
         self._shared = shared
@@ -88,7 +88,9 @@ class Reader:
 
     def _algorithm_of(self, digest: Digest) -> Algorithm | None:
         algorithm = algorithm_of(digest, self._algorithm)
-        return None if self._unsure and algorithm is self._algorithm else algorithm
+        if algorithm is not self._algorithm or self._mark is None:
+            return algorithm
+        return None if self._mark.names_alike(algorithm) else algorithm
 
     def _may_be_unclaimed(self, digest: Digest, rows: list[FileRecord]) -> bool:
         """Tell whether a blob under this name is a file though no row names it, and not one that is to be removed.

@@ -40,7 +40,7 @@ STORE_NOTE = "store"
 _ID_BYTES = 16
 
 
-def prepare(folder: StoreFolder, catalogue: Address | None, *, durable: bool = True) -> list[TokenRecord]:
+def prepare(folder: StoreFolder, catalogue: Address | None, *, durable: bool) -> list[TokenRecord]:
     """Make a store ready to be opened: tables up to date, leftovers of a crash settled. Return the tokens there are.
 
     Call it once, under the daemon's lock; ``durable`` says whether what is acknowledged from now on must survive a
@@ -120,7 +120,8 @@ def _flush_earlier(folder: StoreFolder, rows: Catalogue, *, durable: bool) -> No
             if before == now:
                 # a folder of blobs may have been made just before a crash
                 os.fsync(handle)
-            else:
+            elif folder.has_files():
+                logger.info("what was not flushed before is flushed now: the whole file system of {}", folder.path)
                 flush_filesystem(handle, however_much=True)
         finally:
             os.close(handle)
@@ -129,6 +130,12 @@ def _flush_earlier(folder: StoreFolder, rows: Catalogue, *, durable: bool) -> No
         if before != now:
             with rows.transaction() as transaction:
                 transaction.set_note(DURABILITY_NOTE, now)
+
+
+def note_unflushed(where: Address) -> None:
+    """Note that what is added to a store is not flushed, though its daemon flushes. Raises CatalogueError."""
+    with contextlib.closing(Catalogue(where, durable=True)) as rows, rows.transaction() as transaction:
+        transaction.set_note(DURABILITY_NOTE, "relaxed")
 
 
 def _settle(rows: Catalogue, blobs: BlobStore) -> None:

@@ -45,6 +45,13 @@ def test_a_file_without_a_name_is_one_all_the_same(client: httpx.Client) -> None
     assert (answer.status_code, answer.text) == (200, hashlib.sha256(body).hexdigest())
 
 
+@pytest.mark.parametrize("media_type", ["text/csv", "application/json"])
+def test_text_that_has_a_type_is_the_file_where_there_is_no_other(client: httpx.Client, media_type: str) -> None:
+    body = os.urandom(50).hex().encode()
+    answer = send(client, ("file", (None, body, media_type)))
+    assert (answer.status_code, answer.text) == (200, hashlib.sha256(body).hexdigest())
+
+
 def form(*parts: bytes) -> bytes:
     return b"".join(b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--b--\r\n"
 
@@ -55,7 +62,7 @@ def test_a_field_for_a_file_in_which_none_was_chosen_is_passed_over(client: http
     body = os.urandom(50).hex().encode()
     both = client.post("/", content=form(none, b'name="two"; filename="a"\r\n\r\n' + body), headers=headers)
     assert (both.status_code, both.text) == (200, hashlib.sha256(body).hexdigest())
-    assert client.post("/", content=form(none), headers=headers).status_code == 400
-    # an empty file that has a name is one
-    named = client.post("/", content=form(b'name="one"; filename="empty"\r\n\r\n'), headers=headers)
-    assert (named.status_code, named.text) == (200, hashlib.sha256(b"").hexdigest())
+    # an empty file that has a name is one, and so is one that is all there is
+    for part in (none, b'name="one"; filename="empty"\r\n\r\n'):
+        alone = client.post("/", content=form(part), headers=headers)
+        assert (alone.status_code, alone.text) == (200, hashlib.sha256(b"").hexdigest())

@@ -47,19 +47,8 @@ def test_what_may_be_said_once_is_not_said_twice(raw: RawConnection, name: str) 
     assert f"the header {name.lower()} twice".encode() in answer
 
 
-def test_http_1_1_names_its_host_and_http_1_0_need_not(raw: RawConnection, daemon: Daemon) -> None:
-    assert ask(raw, "GET /healthz HTTP/1.1")[0] == 400
-    with RawConnection(daemon.address) as old:
-        assert ask(old, "GET /healthz HTTP/1.0")[0] == 200
-
-
 @pytest.mark.parametrize("coding", ["gzip, chunked", "chunked, chunked"])
 def test_a_body_in_another_coding_is_refused(raw: RawConnection, coding: str) -> None:
     lines = ("POST / HTTP/1.1", "Host: localhost", f"Transfer-Encoding: {coding}")
     status, answer = ask(raw, *lines, body=b"2\r\nhi\r\n0\r\n\r\n")
     assert (status, b"Transfer-Encoding" in answer) == (400, True)
-
-
-def test_over_http_1_0_a_body_without_a_length_is_refused(raw: RawConnection) -> None:
-    status, answer = ask(raw, "POST / HTTP/1.0", "Content-Type: text/plain", body=b"lost otherwise")
-    assert (status, b"Content-Length" in answer) == (400, True)

@@ -53,7 +53,7 @@ class NoLog:
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[tuple[Route, ...]]:
     folder = StoreFolder.adopt(tmp_path / "store", Algorithm.SHA256)
-    recovery.prepare(folder, None)
+    recovery.prepare(folder, None, durable=True)
     filestore = Filestore(folder, None, durable=False)
     application = Application(filestore, Access(Anonymous.NONE), Limits(), NoLog(), Proxies(), Cors())
     yield application._router.routes

@@ -129,3 +129,14 @@ def test_a_spool_that_would_be_refused(stopped: Path) -> None:
     assert found["mend"] == "name another folder with --spool"
     new = look("folder", {**given, "spool": str(stopped.parent / "new")}, {})
     assert "the first start makes it" in new.of("folder", "good")["found"]
+
+
+def test_a_link_that_leads_out_of_the_store_is_told(stopped: Path, tmp_path: Path) -> None:
+    log = stopped / ".filestored" / "log"
+    log.rename(tmp_path / "log")
+    log.symlink_to(tmp_path / "log")
+    assert "leads out of the store" in look_at("folder", stopped).of("folder", "fault")["found"]
+    log.unlink()
+    (tmp_path / "log").rename(stopped / ".filestored" / "elsewhere")
+    log.symlink_to("elsewhere")
+    assert look_at("folder", stopped).of("folder", "good")

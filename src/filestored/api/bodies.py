@@ -150,6 +150,8 @@ class Uploads:
         """Add to each file of a form what is said about it."""
         if not files:
             raise BadRequest("The form has no file in it.")
+        # what only may be one counts for one where there is no other
+        files = [part for part in files if not part.is_doubtful] or files
         said.read(fields)
         if len(files) > 1 and (said.name is not None or said.file_hash is not None):
             raise BadRequest("name and file_hash are about one file, but the form has several.")
@@ -206,6 +208,14 @@ class _Part:
     begin: PartBegin
     expected: tuple[Expected, ...]
     staged: Staged
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it may be a field of text that has a type, or one for a file in which none was chosen."""
+        if self.begin.file_name is None:
+            return self.begin.is_text
+        # a browser says nothing else of it
+        return not (self.begin.file_name or self.staged.size or self.expected)
 
 
 class _Form:
@@ -274,11 +284,6 @@ class _Form:
         if begin is None:
             return
         if self._receiver is not None:
-            if begin.file_name == "" and not self._receiver.size:
-                # a browser's field for a file in which none was chosen
-                await self._receiver.discard()
-                self._begin = self._receiver = None
-                return
             staged = await self._receiver.finish(may_hold=self._held + self._receiver.size <= MAX_HELD_BYTES)
             self._stack.enter_context(staged)
             self._held += staged.size

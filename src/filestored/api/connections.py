@@ -6,7 +6,7 @@ the address they come from, and what the system knows of each connection.
 """
 
 import asyncio
-import contextlib
+import errno
 import os
 import socket
 import stat
@@ -23,6 +23,7 @@ _KEPT_SECONDS = 75.0
 _LONGEST_PAUSE = 4.0
 _SHORTEST_PAUSE = 0.25
 _LOOKS_A_TURN = 32
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 # struct tcp_info, linux/tcp.h: tcpi_last_data_sent, tcpi_last_ack_sent, tcpi_last_data_recv
 _LAST_DATA = struct.Struct("=44xIII")
@@ -82,6 +83,9 @@ class Connections:
             await asyncio.sleep(self._pause)
             try:
                 await self._look()
+            except OSError:
+                # out of descriptors: what was not looked at is not gone
+                continue
             except Exception as error:
                 logger.opt(exception=error).error("the connections could not be looked at")
 
@@ -92,9 +96,12 @@ class Connections:
         for number, name in enumerate(os.listdir("/proc/self/fd")):
             if number % _LOOKS_A_TURN == _LOOKS_A_TURN - 1:
                 await asyncio.sleep(0)
-            # it is gone meanwhile, or no connection
-            with contextlib.suppress(OSError):
+            try:
                 self._examine(int(name), present)
+            except OSError as error:
+                # otherwise it is gone meanwhile
+                if error.errno in _NO_DESCRIPTORS:
+                    raise
         self._seen = present
         self._forget({seen.peer for seen in present.values()}, now)
 

@@ -29,7 +29,7 @@ class Exchange:
 
     __slots__ = (
         "_gone", "_has_body", "_query", "_receive", "_send", "added_headers", "began", "client", "digest", "headers",
-        "host", "http_version", "is_body_begun", "is_from_trusted", "is_http1", "is_last", "is_passed_on",
+        "host", "is_body_begun", "is_from_trusted", "is_http1", "is_last", "is_passed_on",
         "is_proxied", "lines", "method",
         "path", "query_string", "received", "route", "scheme", "sent", "status",
     )  # fmt: skip
@@ -44,8 +44,7 @@ class Exchange:
         self.lines: Headers = scope["headers"]
         """The header fields as they came, one after the other."""
         self.headers = _header_map(self.lines)
-        self.http_version: str = scope["http_version"]
-        self.is_http1 = self.http_version[0] == "1"
+        self.is_http1 = scope["http_version"][0] == "1"
         self.host = self.headers.get(b"host", b"").decode("latin-1")
         """What the request calls this server."""
         self.is_proxied = any(name in self.headers for name in _PROXY_HEADERS)

@@ -44,9 +44,17 @@ class PartBegin:
 
     @property
     def is_file(self) -> bool:
-        """Whether the part is a file, not a text field: it has a file name, or a type that is none of text."""
-        essence = self.headers.get(b"content-type", b"").partition(b";")[0].strip(b" \t").lower()
-        return self.file_name is not None or not _TEXT.fullmatch(essence)
+        """Whether the part is a file, not a text field: it has a file name, even an empty one, or another type."""
+        return self.file_name is not None or self._essence not in (b"", b"text/plain")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its type is one that programs give fields, too."""
+        return _TEXT.fullmatch(self._essence) is not None
+
+    @property
+    def _essence(self) -> bytes:
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip(b" \t").lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,7 @@ class V1Routes:
         body, principal = await self._read_body(exchange, principal, MAX_JSON_BYTES)
         wish = _parsed(body or b"{}", LinkWish)
         # a link must not outlive the token that makes it
-        expires = min(-(-_end_of_link(wish) // 1000), (principal.expires_at or _MAX_END) // 1000)
+        expires = min(_end_of_link(wish), principal.expires_at or _MAX_END) // 1000
         digest = digest_of(target)
         name = await self._filestore.find_name(principal, digest)
         await self._gate.freshen_key()

@@ -180,6 +180,7 @@ class StoreFolder:
             if not path.is_dir():
                 return
             mark = _read_mark(path)
+            _require_no_links(path / PRIVATE)
             if mark is None:
                 _ = _require_store_layout(path, algorithm) if bucket is None else _require_empty(path)
             elif bucket is None or mark.bucket is None or not cls(path, algorithm).is_unused:
@@ -226,11 +227,13 @@ def _require_empty(path: Path) -> list[str]:
 
 def _require_no_links(private: Path) -> None:
     """Raise StartError where what the program writes would end up outside the store."""
+    store = private.parent.resolve()
     for name in (*_FOLDERS, "catalogue.sqlite3", "log/filestored.log", "log/startup.log"):
-        if (private / name).is_symlink():
+        path = private / name
+        if path.is_symlink() and not path.resolve().is_relative_to(store):
             raise StartError(
-                f"{private / name} is a symbolic link, and nothing in a store may lead out of it; to keep catalogue or "
-                "log elsewhere remove it and use --catalogue or --log-file"
+                f"{path} is a symbolic link that leads out of the store; to keep catalogue or log elsewhere remove it "
+                "and use --catalogue or --log-file"
             )
 
 
@@ -344,6 +347,23 @@ def is_laid_out_as_store(path: Path) -> bool:
     return any(entry.name not in (PRIVATE, "lost+found") for entry in _entries(path))
 
 
+class StoreMark:
+    """What a store's mark says of the algorithms that name its blobs, as it is now: copying may add some."""
+
+    def __init__(self, folder: StoreFolder) -> None:
+        self._folder = folder
+        self._path = folder.private / "format.json"
+        self._read_at = -1
+        self._known: list[Algorithm] = []
+
+    def names_alike(self, algorithm: Algorithm) -> bool:
+        """Tell whether another algorithm has given hashes as long. Raises OSError."""
+        changed = self._path.stat().st_mtime_ns
+        if changed != self._read_at:
+            self._known, self._read_at = self._folder.algorithms(), changed
+        return any(known.hex_length == algorithm.hex_length for known in self._known if known is not algorithm)
+
+
 def require_in_place(path: Path, handle: int) -> None:
     """Raise OSError unless a folder held open is the one under its path, and files can be made there."""
     named, held = path.stat(), os.fstat(handle)
@@ -351,7 +371,7 @@ def require_in_place(path: Path, handle: int) -> None:
         raise OSError(errno.ESTALE, f"{path} was removed or replaced while it was in use; start the daemon anew")
     if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+    if not os.access(path, os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 

@@ -19,7 +19,7 @@ from filestored.cli.telling import tell
 from filestored.committer import keep_reserve
 from filestored.errors import BlobStoreUnavailable, CatalogueFull, CatalogueMissing, StartError
 from filestored.filestore import Filestore
-from filestored.recovery import claim, note_loss, prepare, require_not_anew
+from filestored.recovery import claim, note_loss, note_unflushed, prepare, require_not_anew
 from filestored.settings import Loaded, Settings, load_only
 
 T = TypeVar("T")
@@ -162,18 +162,19 @@ def open_filestore(flags: Flags, folder: StoreFolder, catalogue: Address) -> Ite
     Where no daemon runs none can start meanwhile: it would clear away what is under way.
     """
     settings = load_only(("min_free_space", "durability"), flags, os.environ)
+    durable = settings.durability == "full"
     with ExitStack() as held:
         require_owner(folder.path)
         log_to_store(folder)
         require_no_lost_catalogue(catalogue, folder)
         if daemon.running(folder.path) is None:
             held.enter_context(daemon.StoreLock.take(folder.pid_file))
-            prepare(folder, catalogue)
+            prepare(folder, catalogue, durable=durable)
         else:
             Catalogue.prepare(catalogue, may_change=False)
-        filestore = Filestore(
-            folder, catalogue, durable=settings.durability == "full", min_free_bytes=settings.min_free_space
-        )
+            if not durable:
+                note_unflushed(catalogue)
+        filestore = Filestore(folder, catalogue, durable=durable, min_free_bytes=settings.min_free_space)
         held.callback(filestore.close)
         yield filestore
 
