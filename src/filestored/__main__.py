@@ -8,6 +8,8 @@ from contextlib import suppress
 def main() -> None:
     """Run the command line and leave with its exit status."""
     _open_closed_descriptors()
+    # until a log is set up nothing is to be told but what a command itself says
+    os.environ["LOGURU_AUTOINIT"] = "0"
     try:
         from filestored.cli.commands import main as run_command
     except KeyboardInterrupt:

@@ -291,8 +291,8 @@ class DeleteFile(Change[bool]):
             # no row, or one without owner: what nobody keeps is anybody's who may read it
             if blobs.stat(digest) is None or not self._takes_unclaimed:
                 return False
-            # what another delete has decided on already is tried again, but was not this caller's to delete
-            existed = self._owner is None or not transaction.is_going(digest)
+            # what another delete has decided on already is tried again, but was that one's to delete
+            existed = not transaction.is_going(digest)
         transaction.delete(rows, are_last=True)
         transaction.add_removal(digest)
         self.removed = [digest]

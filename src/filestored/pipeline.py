@@ -58,9 +58,20 @@ class Pipeline:
             raise
 
     async def abandon(self) -> None:
-        """Wait until the thread no longer works on it, whatever comes of that."""
+        """Wait until the thread no longer works on it, whatever comes of that, and let go of all bytes."""
         if self._job is not None:
             await asyncio.wait([self._job])
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all bytes and of who takes them, which has this: both would stay until garbage is looked for."""
+        self._job = None
+        self.hand_over()
+        self._take = _refuse
 
     def _in_thread(self, work: Callable[..., None], *arguments: object) -> asyncio.Future[None]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+def _refuse(pieces: list[bytes | memoryview]) -> None:
+    raise RuntimeError("bytes came after the end")

@@ -146,13 +146,14 @@ class Reader:
         """Return those of the digests that a caller has to upload. See Filestore."""
         is_own_only = has_to_last or (not principal.sees_all and bool(principal.permissions & Permission.WRITE))
         missing = []
-        # to ask a bucket for ten thousand blobs takes minutes; what the catalogue says is what it would answer
-        looks = self._blobs.removes_at_once
-        most = _ASKED_AT_ONCE if looks else MOST_FORESEEN
+        # to ask a bucket for ten thousand blobs takes minutes: for many what the catalogue says is taken for true
+        is_few = len(digests) <= MOST_FORESEEN
+        looks = self._blobs.removes_at_once or is_few
+        most = _ASKED_AT_ONCE if self._blobs.removes_at_once else MOST_FORESEEN
         for start in range(0, len(digests), most):
             asked = digests[start : start + most]
             named = self._catalogue.find_all(asked)
-            looked_at = [] if is_own_only else [digest for digest in asked if digest not in named]
+            looked_at = asked if is_few else [] if is_own_only else [digest for digest in asked if digest not in named]
             try:
                 self._blobs.foresee(looked_at, for_reader=True)
                 for digest in asked:

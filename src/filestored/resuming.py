@@ -153,7 +153,7 @@ class ResumableUploads:
         file = await self.take(known)
         try:
             # as it is now that nobody else changes it any more
-            upload = await self.find(principal, upload_id)
+            upload = await self._find_still(principal, upload_id)
             if upload.is_over:
                 # it was completed this moment, and the file just taken is a new one
                 await self.area.in_thread(self.area.folder.remove, upload.id)
@@ -165,6 +165,14 @@ class ResumableUploads:
             file.close()
             raise
         return Continuation(self.area, upload, file, expected, principal.quota)
+
+    async def _find_still(self, principal: Principal, upload_id: str) -> UploadRecord:
+        """Return an upload whose bytes were just taken; where it was ended meanwhile they are a new, empty file."""
+        try:
+            return await self.find(principal, upload_id)
+        except NotFound:
+            await self.area.in_thread(self.area.folder.remove, upload_id)
+            raise
 
     async def take(self, upload: UploadRecord) -> UnfinishedFile:
         """Return the bytes of an upload, to be closed by the caller. Raises Locked, Conflict, NotFound, Busy."""

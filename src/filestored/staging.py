@@ -298,6 +298,7 @@ class Receiver:
             self._update(pieces)
         else:
             await self._pipeline.run(self._take_last, pieces)
+        self._pipeline.close()
         staged.digest = Digest(self._hash.hexdigest())
         staged.size = self.size
         staged.others = {name: hash_.digest() for name, hash_ in self._others.items()}

@@ -94,6 +94,31 @@ def test_a_blob_of_another_length_is_not_served(client: httpx.Client, bucket: Bu
         assert client.get(f"/{digest}").content == body
 
 
+def test_a_blob_that_was_lost_is_missing_to_whoever_asks_for_a_few_and_put_heals_it(
+    running: Daemon, client: httpx.Client, bucket: Bucket
+) -> None:
+    body = os.urandom(100)
+    digest = client.post("/", content=body).text
+    assert client.post("/v1/files/missing", json={"hashes": [digest]}).json() == {"missing": []}
+    bucket.server.delete(bucket.name, f"files/{digest[:2]}/{digest}")
+    for own in (False, True):
+        asked = {"hashes": [digest], "own": own}
+        assert client.post("/v1/files/missing", json=asked).json() == {"missing": [digest]}
+    with Client(running.url) as files:
+        assert files.put(body, name="healed").hash == digest
+    assert bucket.blob(digest) == body
+
+
+def test_the_time_that_is_told_of_a_file_is_the_one_conditions_go_by(client: httpx.Client) -> None:
+    for body in (SMALL, LARGE):
+        # what its server says of a new object is rounded up, and lies in the future for as long
+        path = f"/{client.post('/', content=body).text}"
+        told = client.head(path).headers["last-modified"]
+        assert client.get(path, headers={"if-modified-since": told}).status_code == 304
+        assert client.head(path, headers={"if-unmodified-since": told}).status_code == 200
+        assert client.get(path, headers={"if-range": told, "range": "bytes=0-3"}).status_code == 206
+
+
 def test_what_is_not_stored_is_not_found(client: httpx.Client) -> None:
     assert client.get(f"/{MISSING}").status_code == 404
     assert client.head(f"/{MISSING}").status_code == 404

@@ -1,5 +1,6 @@
 """Many clients upload, read and delete the same few files at once, through two workers."""
 
+import contextlib
 import os
 import random
 import threading
@@ -125,3 +126,14 @@ def test_the_same_bytes_uploaded_by_sixteen_at_once_are_stored_once(start_daemon
     assert httpx.post(daemon.url, content=body).text == digest
     assert blobs(daemon.store) == {digest}
     require_settled(daemon)
+
+
+def test_of_deletes_at_once_one_finds_the_file(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "3")
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(httpx.Client(base_url=daemon.url, timeout=60)) for _ in range(4)]
+        for number in range(40):
+            digest = clients[0].post("/", content=b"deleted by several %d" % number).text
+            with ThreadPoolExecutor(len(clients)) as threads:
+                asked = [threads.submit(client.delete, f"/{digest}") for client in clients]
+            assert sorted(each.result().status_code for each in asked) == [200, 404, 404, 404]

@@ -14,7 +14,7 @@ from filestored.api.limits import Limits
 from filestored.api.ranges import Span, content_range, multipart_framing, parse_range
 from filestored.api.sending import SMALL, Begun, Sender
 from filestored.api.stalls import Stalls
-from filestored.catalogue.records import UNKNOWN_TYPE
+from filestored.catalogue.records import UNKNOWN_TYPE, FileRecord
 from filestored.digest import Digest
 from filestored.errors import PreconditionFailed, RangeNotSatisfiable
 from filestored.filestore import Filestore
@@ -35,12 +35,14 @@ class Download:
     """A file together with the headers of its answers, made once and used for every request."""
 
     __slots__ = (
-        "body", "confirming", "etag", "file", "generation", "not_modified", "representation", "slot", "start",
-        "valid_until",
+        "body", "confirming", "etag", "file", "generation", "modified", "not_modified", "representation", "slot",
+        "start", "valid_until",
     )  # fmt: skip
 
-    def __init__(self, file: OpenFile, headers: Headers, cached: Headers, body: bytes | None) -> None:
+    def __init__(self, file: OpenFile, headers: Headers, cached: Headers, body: bytes | None, modified: int) -> None:
         self.file = file
+        self.modified = modified
+        """Since when it is what it is, in seconds since 1970."""
         self.etag = entity_tag(file.digest)
         self.representation = headers
         self.body: Message | None = None
@@ -96,7 +98,7 @@ class Downloads:
         exchange.digest = digest
         download = await self.find(principal, digest)
         headers = exchange.headers
-        if preconditions.not_modified(headers, download.etag, download.file.blob.modified):
+        if preconditions.not_modified(headers, download.etag, download.modified):
             exchange.status = 304
             await exchange.start(304, download.not_modified["headers"])
             await exchange.write(b"", more=False)
@@ -128,7 +130,7 @@ class Downloads:
             return
         # If-Modified-Since is about reading only (RFC 9110, 13.1.3)
         headers = {name: value for name, value in exchange.headers.items() if name != b"if-modified-since"}
-        if preconditions.not_modified(headers, entity_tag(digest), stored.blob.modified):
+        if preconditions.not_modified(headers, entity_tag(digest), _modified(stored.blob.modified, stored.record)):
             raise PreconditionFailed("The file is stored already, which If-None-Match excludes.")
 
     async def find(self, principal: Principal, digest: Digest) -> Download:
@@ -226,11 +228,11 @@ class Downloads:
     def _make(self, file: OpenFile, body: bytes | None) -> Download:
         record = file.record
         media_type = record.media_type if record else UNKNOWN_TYPE
+        modified = _modified(file.blob.modified, record)
         cached: Headers = [
             (b"etag", entity_tag(file.digest)),
             _pair(b"cache-control", self._cache_control(file)),
-            # never later than the answer (RFC 9110, 8.8.2.1): the clock of a bucket may be ahead
-            _pair(b"last-modified", preconditions.http_date(min(file.blob.modified, int(time.time())))),
+            _pair(b"last-modified", preconditions.http_date(modified)),
         ]
         if file.expires_at is not None:
             cached.append((b"sunset", preconditions.http_date(file.expires_at // 1000)))
@@ -245,7 +247,7 @@ class Downloads:
         repr_digest = integrity.repr_digest(file.algorithm, file.digest) if file.algorithm else None
         if repr_digest is not None:
             headers.append((b"repr-digest", repr_digest))
-        return Download(file, headers, cached, body)
+        return Download(file, headers, cached, body, modified)
 
     def _cache_control(self, file: OpenFile) -> bytes:
         """Return the header of the settings, which must not outlive the file itself."""
@@ -273,11 +275,10 @@ class Downloads:
         header = exchange.headers.get(b"range")
         if header is None or exchange.method != "GET":
             return None
-        blob = download.file.blob
         if_range = exchange.headers.get(b"if-range")
-        if if_range is not None and not preconditions.range_applies(if_range, download.etag, blob.modified):
+        if if_range is not None and not preconditions.range_applies(if_range, download.etag, download.modified):
             return None
-        return parse_range(header, blob.size)
+        return parse_range(header, download.file.blob.size)
 
     async def _whole(self, exchange: Exchange, download: Download, headers: Headers) -> None:
         size = download.file.blob.size
@@ -327,6 +328,14 @@ class Downloads:
             await exchange.write(download.body["body"][span.start : span.stop], more=more)
         else:
             await self._sender.send(exchange, download.file.blob, span, begun, more=more)
+
+
+def _modified(of_blob: int, record: FileRecord | None) -> int:
+    """Return the time of a file that all daemons tell alike, never later than now (RFC 9110, 8.8.2.1).
+
+    The clock of a bucket may be ahead, and what it says changes when bytes are brought there again.
+    """
+    return min(of_blob, record.created_at // 1000 if record else int(time.time()))
 
 
 def _end_confirming(download: Download, looking: "asyncio.Task[bool]") -> None:
