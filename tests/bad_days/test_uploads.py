@@ -184,10 +184,10 @@ def test_a_full_disk_keeps_what_it_took_and_the_upload_goes_on_when_there_is_roo
     daemon = start_daemon("--min-free-space", "0", "--workers", "1", store=make_disk("size=16m"))
     with httpx.Client(base_url=daemon.url, timeout=30) as client:
         tus = Tus(client)
-        other = some(6 << 20)
-        assert client.post("/", content=other).status_code == 200
-        body = some(10 << 20)
+        body, other = some(10 << 20), some(6 << 20)
+        # while there still is room for it
         path = tus.begin(len(body), Upload_Metadata=encoded(filename="large"))
+        assert client.post("/", content=other).status_code == 200
         answer = tus.patch(path, 0, body)
         assert answer.status_code == 507
         offset = tus.offset(path)
