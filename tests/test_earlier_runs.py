@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 
 import httpx
-import pytest
 
 from filestored import recovery
 from filestored.blobs.layout import StoreFolder
@@ -20,7 +19,8 @@ from tests.conftest import StartDaemon, require_program
 
 
 def test_names_by_two_algorithms_of_one_length_are_not_taken_for_each_other(start_daemon: StartDaemon) -> None:
-    blake3 = pytest.importorskip("blake3").blake3
+    from blake3 import blake3
+
     first = start_daemon("--hash", "blake3", "--workers", "1")
     old, new = b"named by BLAKE3", b"named by SHA-256"
     httpx.post(first.url, content=old)
