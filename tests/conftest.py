@@ -46,7 +46,7 @@ def require_program(name: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a bucket, so that all of it can be run on another engine, and what needs root.
 
-    That is left out for everybody else; ``make test-root`` runs it, which CI does where it is not root itself.
+    That is left out for everybody else; ``make test-root`` runs it, which .ci/run does where it is not root itself.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())

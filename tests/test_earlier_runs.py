@@ -122,3 +122,17 @@ def test_how_the_last_run_flushed_is_noted(tmp_path: Path) -> None:
     for durable, wanted in ((False, "relaxed"), (True, "full"), (True, "full"), (False, "relaxed")):
         recovery.prepare(folder, None, durable=durable)
         assert noted(folder) == wanted
+
+
+def test_what_is_stored_is_served_also_where_the_mark_is_damaged_meanwhile(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--workers", "1")
+    digest = httpx.post(daemon.url, content=b"stored").text
+    mark = daemon.store / ".filestored" / "format.json"
+    whole = mark.read_bytes()
+    for damage in (lambda: mark.write_bytes(b"{"), mark.unlink):
+        damage()
+        assert httpx.get(f"{daemon.url}/{digest}").content == b"stored"
+        # not from memory: the worker forgets what it knows of a file that is changed
+        assert httpx.patch(f"{daemon.url}/v1/files/{digest}", json={"name": damage.__name__}).status_code == 200
+        assert httpx.get(f"{daemon.url}/{digest}").content == b"stored"
+    mark.write_bytes(whole)

@@ -107,10 +107,9 @@ class Exchange:
         What is sent to a client that has gone is taken and thrown away; only asking tells. A client that takes
         everything at once would keep all others, and that news, from being heard.
         """
-        if self._gone is None:
-            self._gone = asyncio.ensure_future(self._wait_gone())
+        gone = self._listen()
         await asyncio.sleep(0)
-        if self._gone.done():
+        if gone.done():
             raise ClientGone
 
     async def require_not_reset(self) -> None:
@@ -118,11 +117,16 @@ class Exchange:
 
         That it did so comes a moment after that end; that it did not never comes.
         """
+        gone = self._listen()
+        await asyncio.wait({gone}, timeout=_RESET_HEARD_SECONDS)
+        if gone.done():
+            raise ClientGone
+
+    def _listen(self) -> "asyncio.Future[None]":
+        """Return what is done once the client has gone."""
         if self._gone is None:
             self._gone = asyncio.ensure_future(self._wait_gone())
-        await asyncio.wait({self._gone}, timeout=_RESET_HEARD_SECONDS)
-        if self._gone.done():
-            raise ClientGone
+        return self._gone
 
     async def _wait_gone(self) -> None:
         while (await self._receive())["type"] == "http.request":

@@ -55,8 +55,8 @@ class Intake:
             raise ClientGone
         piece: bytes = message.get("body", b"")
         self._has_more = message.get("more_body", False)
-        is_whole = not self._has_more and (piece or self._received) and self._announced is None
-        if is_whole and not self._exchange.is_http1:
+        has_come = bool(piece or self._received)
+        if has_come and not self._has_more and self._announced is None and not self._exchange.is_http1:
             # over HTTP/2 a stream that is reset without an error ends like one that is whole
             await self._exchange.require_not_reset()
         self._received += len(piece)

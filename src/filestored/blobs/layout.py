@@ -357,10 +357,12 @@ class StoreMark:
         self._known: list[Algorithm] = []
 
     def names_alike(self, algorithm: Algorithm) -> bool:
-        """Tell whether another algorithm has given hashes as long. Raises OSError."""
-        changed = self._path.stat().st_mtime_ns
-        if changed != self._read_at:
-            self._known, self._read_at = self._folder.algorithms(), changed
+        """Tell whether another algorithm has given hashes as long, as far as the mark could be read last."""
+        # what is stored is served also where the mark was damaged or taken away meanwhile
+        with contextlib.suppress(OSError, StartError):
+            changed = self._path.stat().st_mtime_ns
+            if changed != self._read_at:
+                self._known, self._read_at = self._folder.algorithms(), changed
         return any(known.hex_length == algorithm.hex_length for known in self._known if known is not algorithm)
 
 
