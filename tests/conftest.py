@@ -111,6 +111,11 @@ class Daemon:
         url = httpx.URL(self.url)
         return url.host, url.port or 0
 
+    def complaints(self) -> list[str]:
+        """Return the last things that it has warned of."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return [line[:500] for line in lines if " ERROR " in line or " WARNING " in line][-20:]
+
     def read_log(self) -> str:
         """Return what it has written so far."""
         return self.log.read_text(errors="replace")[-8000:]
@@ -166,6 +171,8 @@ def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
     yield start
     for daemon in daemons:
         daemon.kill()
+        # shown where the test has failed
+        print(f"{daemon.store.name} has logged:", *daemon.complaints(), sep="\n")
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@
     │   └── CatalogueMissing         500: its tables are not there
     ├── BlobStoreError               the bucket failed: exit 1, over HTTP what ``told`` says
     │   ├── BlobStoreUnavailable     503: it cannot be reached, or does not answer in time
+    │   ├── PutLost                  503: what was put did not become a blob; putting it again may
+    │   ├── BlobBroken               500: parts of a blob are missing
     │   ├── BlobGone                 404: a blob was removed while it was read
     │   └── NotBrought               503: a blob that was put is gone again; doing it again may succeed
     ├── ClientGone                   the client went away before its request was whole; nobody to answer
@@ -340,6 +342,20 @@ class BlobStoreUnavailable(BlobStoreError):
     def told(self) -> RequestError:
         """See BlobStoreError."""
         return Busy("The object store cannot be reached; try again in a moment.", retry_after=2)
+
+
+class PutLost(BlobStoreError):
+    """The bucket has answered, but what was put into it did not become a blob; putting it again may."""
+
+    is_passing = True
+
+    def told(self) -> RequestError:
+        """See BlobStoreError."""
+        return Busy("The object store lost the file on its way; try again.")
+
+
+class BlobBroken(BlobStoreError):
+    """A blob is there, but not all of the parts that it was put in: it is being removed, or damaged."""
 
 
 class BlobGone(BlobStoreError):

@@ -1,8 +1,9 @@
-"""What stands before an S3 server and misbehaves: a balancer that knows no bucket, or breaks connections off."""
+"""What stands before an S3 server and misbehaves: knows no bucket, breaks connections off, or answers otherwise."""
 
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 from tests.blobs.stretches import Stretch
 
@@ -18,6 +19,12 @@ class Front(Stretch):
         """Answer everything by a 404 of one's own, which is no answer of the server's."""
         self.resets: bytes | None = None
         """Pass on what begins with this, and reset the connection at once instead of waiting for the answer."""
+        self.replaces: Callable[[bytes], bytes | None] = lambda head: None
+        """Return for the beginning of a request what to answer instead of what the server does, or None.
+
+        It ends the connection, and has to say so.
+        """
+        self._instead: dict[socket.socket, bytes] = {}
         super().__init__(endpoint)
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
@@ -27,6 +34,9 @@ class Front(Stretch):
                     body = b"" if piece.startswith(b"HEAD") else _NOT_FOUND
                     client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(_NOT_FOUND) + body)
                     continue
+                instead = self.replaces(piece)
+                if instead is not None:
+                    self._instead[server] = instead
                 server.sendall(piece)
                 if self.resets is not None and piece.startswith(self.resets):
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
@@ -34,3 +44,14 @@ class Front(Stretch):
                     return
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
+
+    def _answer(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := server.recv(1 << 16):
+                instead = self._instead.pop(server, None)
+                client.sendall(instead or piece)
+                if instead is not None:
+                    # more of the real answer may come
+                    break
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)

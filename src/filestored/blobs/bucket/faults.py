@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from filestored.blobs.address import BucketAddress
-from filestored.errors import BlobStoreError, BlobStoreUnavailable
+from filestored.errors import BlobBroken, BlobStoreError, BlobStoreUnavailable, PutLost
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>")
@@ -25,6 +25,14 @@ _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"
 _WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidSecurity"})
 _WRONG_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"})
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
+# the request was right, and another one or a bad connection came between
+_LOST = frozenset({
+    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InvalidPart", "NoSuchUpload", "OperationAborted",
+    "RequestTimeout", "XAmzContentSHA256Mismatch",
+})  # fmt: skip
+_BROKEN = "BrokenMPU"
+# an answer without the object's tag, such as Swift's 202 to what something younger has overtaken: of one part, of many
+_UNTAGGED = re.compile("ETag Header missing|invalid multipart response")
 VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -79,7 +87,12 @@ def fault_of(error: BaseException, address: BucketAddress) -> BlobStoreError:
     said = _found(_MESSAGE, text) or f"the answer is {status}"
     if status == 403:
         return BlobStoreError(f"this is not allowed: {said}; look at {VARIABLES[address.scheme]}")
-    return BlobStoreUnavailable(said) if status in _PASSING else BlobStoreError(said)
+    if code == _BROKEN:
+        return BlobBroken(said)
+    if code in _LOST:
+        return PutLost(said)
+    # an error may also come after a status that was sent before it
+    return BlobStoreUnavailable(said) if status in _PASSING or status < 300 else BlobStoreError(said)
 
 
 def _unreached(text: str, address: BucketAddress) -> BlobStoreError:
@@ -94,6 +107,8 @@ def _unreached(text: str, address: BucketAddress) -> BlobStoreError:
         system = _SYSTEM.search(text)
         reason = f": {(system[1] or system[2]).lower()}" if system else ""
         error = unreached(address, f"cannot be reached{reason}")
+    elif _UNTAGGED.search(text):
+        return PutLost("it took what was put, and does not say that it is there")
     else:
         return BlobStoreError(next(iter(text.splitlines()), "it fails"))
     # whatever fails while connecting has sent nothing

@@ -9,6 +9,7 @@
 import json
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ from filestored.blobs.bucket.faults import Faults, lacks_conditions
 from filestored.blobs.bucket.walking import digest_of, is_private, names_in
 from filestored.blobs.layout import LAYOUT_VERSION
 from filestored.digest import Algorithm
-from filestored.errors import StartError
+from filestored.errors import PutLost, StartError
 
 if TYPE_CHECKING:
     from filestored.blobs.bucket.connecting import ObjectStore
@@ -127,7 +128,10 @@ class Marks:
             obstore.put(self._store, self._address.key(name), body, use_multipart=False)
 
     def _make(self, name: str, body: bytes) -> None:
-        """Make an object unless it is there by now; where the engine has no such promise the last one counts."""
+        """Make an object unless it is there by now; where the engine has no such promise the last one counts.
+
+        What is there afterwards has to be read: it may be another's that was younger.
+        """
         import obstore
         from obstore.exceptions import AlreadyExistsError, BaseError
 
@@ -142,10 +146,11 @@ class Marks:
                 return False
             return True
 
-        with self._faults.explained(always=True):
-            is_made = create()
-        if not is_made:
-            self._put(name, body)
+        with suppress(PutLost):
+            with self._faults.explained(always=True):
+                is_made = create()
+            if not is_made:
+                self._put(name, body)
 
     def require_store_layout(self) -> None:
         """Raise StartError unless a bucket without a mark is empty or holds blobs, by a few of its keys.

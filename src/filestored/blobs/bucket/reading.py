@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from filestored.blobs.bucket.faults import Faults
 from filestored.blobs.store import PIECE, BlobHandle, Identity
-from filestored.errors import BlobGone, BlobStoreError, BlobStoreUnavailable
+from filestored.errors import BlobBroken, BlobGone, BlobStoreError, BlobStoreUnavailable
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 20.0
 _PAUSE_SECONDS = 0.2
+# of what was put in parts some engines remove these first
+_REMOVED_SECONDS = 2.0
 
 
 def identity_of(meta: "ObjectMeta") -> Identity:
@@ -110,6 +112,7 @@ class _Patience:
 
     def __init__(self) -> None:
         self._moved_at: float | None = None
+        self._broken_at: float | None = None
 
     def moved(self) -> None:
         """Note that some came."""
@@ -117,6 +120,11 @@ class _Patience:
 
     def pause(self, error: BlobStoreError) -> float:
         """Return how many seconds to wait before asking again; raise the error where that would not help."""
+        if isinstance(error, BlobBroken):
+            self._broken_at = self._broken_at or time.monotonic()
+            if time.monotonic() - self._broken_at < _REMOVED_SECONDS:
+                return _PAUSE_SECONDS
+            raise error
         moved_at = self._moved_at
         if not error.is_passing or moved_at is None or time.monotonic() - moved_at > _PATIENCE_SECONDS:
             raise error

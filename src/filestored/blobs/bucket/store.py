@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from filestored.blobs.layout import StoreFolder, require_in_place
 from filestored.blobs.presigning import presign
 from filestored.blobs.store import BlobStat, Failed, Identity, Permit, StagedBytes
 from filestored.digest import Digest, Hash, algorithm_of
-from filestored.errors import BlobStoreError, BlobStoreUnavailable, NotBrought, StartError
+from filestored.errors import BlobStoreError, BlobStoreUnavailable, NotBrought, PutLost, StartError
 
 if TYPE_CHECKING:
     from filestored.blobs.bucket.connecting import ObjectStore
@@ -46,6 +46,7 @@ _MAX_PARTS = 9000
 # what is larger the engines do not copy by themselves, or take longer for than a request may
 _COPIED = 256 << 20
 _TRUSTED_SECONDS = 1.0
+_PUT_TIMES = 3
 _PIECE = 1 << 20
 
 
@@ -165,6 +166,13 @@ class BucketBlobStore:
         return True
 
     def _put(self, staged: StagedBytes) -> None:
+        for _ in range(_PUT_TIMES - 1):
+            with suppress(PutLost):
+                self._put_once(staged)
+                return
+        self._put_once(staged)
+
+    def _put_once(self, staged: StagedBytes) -> None:
         body = staged.memory
         if body is not None:
             self._put_at_once(staged.digest, body)
@@ -221,7 +229,7 @@ class BucketBlobStore:
         try:
             yield
         except FileNotFoundError as error:
-            raise BlobStoreUnavailable("the object store lost an upload on its way") from error
+            raise PutLost("the object store lost an upload on its way") from error
 
     def foresee(self, digests: Iterable[Digest], *, for_reader: bool = False) -> None:
         """See BlobStore. Four seconds at most, eight for some hundreds of blobs. Raises BlobStoreError."""
