@@ -27,8 +27,8 @@ _WRONG_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 # the request was right, and another one or a bad connection came between
 _LOST = frozenset({
-    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InvalidPart", "NoSuchUpload", "OperationAborted",
-    "RequestTimeout", "XAmzContentSHA256Mismatch",
+    "BadDigest", "ConcurrentModification", "ConditionalRequestConflict", "IncompleteBody", "InvalidPart",
+    "NoSuchUpload", "OperationAborted", "RequestTimeout", "XAmzContentSHA256Mismatch",
 })  # fmt: skip
 _BROKEN = "BrokenMPU"
 # an answer without the object's tag, such as Swift's 202 to what something younger has overtaken: of one part, of many

@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+
+from loguru import logger
 
 from filestored.blobs.bucket import connecting
 from filestored.blobs.bucket.connecting import connect
@@ -166,11 +168,14 @@ class BucketBlobStore:
         return True
 
     def _put(self, staged: StagedBytes) -> None:
-        for _ in range(_PUT_TIMES - 1):
-            with suppress(PutLost):
+        for left in reversed(range(_PUT_TIMES)):
+            try:
                 self._put_once(staged)
-                return
-        self._put_once(staged)
+                break
+            except PutLost as error:
+                logger.warning("{} took {} and has not kept it: {}", self._address, staged.digest, error.reason)
+                if not left:
+                    raise
 
     def _put_once(self, staged: StagedBytes) -> None:
         body = staged.memory
