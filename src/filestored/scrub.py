@@ -29,7 +29,7 @@ from filestored.blobs.store import BlobHandle
 from filestored.catalogue.catalogue import Catalogue
 from filestored.catalogue.records import now_milliseconds
 from filestored.digest import Algorithm, Digest
-from filestored.errors import BlobStoreError, CatalogueError
+from filestored.errors import BlobBroken, BlobStoreError, CatalogueError
 from filestored.passes import NOTE, Pass
 from filestored.removals import take_out_of_bucket
 from filestored.shared import have_forgotten
@@ -189,11 +189,15 @@ class Scrub:
                 raise
             self._report_unreadable(digest, blob, error)
             return
-        except BlobStoreError:
+        except BlobStoreError as error:
             # what was deleted meanwhile cannot be read to its end
             if blob is not None and self._blobs.identity(digest) != blob.identity:
                 return
-            raise
+            if not isinstance(error, BlobBroken):
+                raise
+            # where it is left: its parts may be away for a while only
+            self._report(Finding(digest, "damaged", f"it cannot be read: {error.reason}"))
+            return
         if blob is not None and fault is not None:
             self._set_aside(digest, blob, fault)
             return

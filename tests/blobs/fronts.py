@@ -20,11 +20,10 @@ class Front(Stretch):
         self.resets: bytes | None = None
         """Pass on what begins with this, and reset the connection at once instead of waiting for the answer."""
         self.replaces: Callable[[bytes], bytes | None] = lambda head: None
-        """Return for the beginning of a request what to answer instead of what the server does, or None.
+        """Return for the beginning of a request what to answer without passing it on, or None.
 
-        It ends the connection, and has to say so.
+        The answer ends the connection, and has to say so.
         """
-        self._instead: dict[socket.socket, bytes] = {}
         super().__init__(endpoint)
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
@@ -36,7 +35,12 @@ class Front(Stretch):
                     continue
                 instead = self.replaces(piece)
                 if instead is not None:
-                    self._instead[server] = instead
+                    client.sendall(instead)
+                    client.shutdown(socket.SHUT_WR)
+                    # a reset would overtake the answer
+                    while client.recv(1 << 16):
+                        pass
+                    break
                 server.sendall(piece)
                 if self.resets is not None and piece.startswith(self.resets):
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
@@ -44,14 +48,3 @@ class Front(Stretch):
                     return
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
-
-    def _answer(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while piece := server.recv(1 << 16):
-                instead = self._instead.pop(server, None)
-                client.sendall(instead or piece)
-                if instead is not None:
-                    # more of the real answer may come
-                    break
-        with contextlib.suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)

@@ -13,15 +13,17 @@ import pytest
 from tests.bad_days.consistency import sha256
 from tests.care import CLEAN, Ended, begin, call, end
 from tests.conftest import Daemon, StartDaemon
+from tests.importing.swift import Swift
 from tests.postgres import Database
 from tests.processes import wait_until
-from tests.s3 import Bucket, S3Server
+from tests.s3 import Bucket, S3Server, not_on_ceph
 from tests.tokens import bearer
 from tests.twins import Twins
 
 # servers of several programs are started, and answer slowly on a busy machine
 pytestmark = pytest.mark.timeout(400)
 
+PART_BYTES = 3_456_789
 BODIES = [b"one", os.urandom(70_000), os.urandom(300_000)]
 
 
@@ -129,6 +131,29 @@ def test_scrub_moves_what_is_damaged_out_of_the_way_and_an_upload_heals_it(twins
     assert httpx.get(f"{daemons[0].url}/{digests[1]}", timeout=30).content == BODIES[1]
     assert run(twins, tmp_path / "one", "scrub", "--rate", "none").status == 0
     twins.require_agreement()
+
+
+@not_on_ceph
+def test_a_blob_whose_parts_are_missing_is_told_and_keeps_nothing_from_being_looked_at(
+    twins: Twins, tmp_path: Path
+) -> None:
+    daemon = twins.start("one")
+    for body in BODIES:
+        upload(daemon, body)
+    broken = upload(daemon, os.urandom((16 << 20) + PART_BYTES))
+    swift = twins.bucket.server
+    assert isinstance(swift, Swift)
+    (last_part,) = [path for path in swift.blob_files() if path.stat().st_size == PART_BYTES]
+    last_part.unlink()
+    with httpx.stream("GET", f"{daemon.url}/{broken}", timeout=60) as answer, pytest.raises(httpx.RemoteProtocolError):
+        answer.read()
+    ended = run(twins, tmp_path / "one", "scrub", "--rate", "none", "--json")
+    finding, summary = ended.json()
+    assert (ended.status, finding["hash"], finding["state"]) == (1, broken, "damaged")
+    assert "cannot be read" in finding["reason"]
+    assert (summary["verified_blobs"], summary["damaged"], summary["missing"]) == (3, 1, 0)
+    assert httpx.delete(f"{daemon.url}/{broken}", timeout=60).status_code == 200
+    assert run(twins, tmp_path / "one", "scrub", "--rate", "none").status == 0
 
 
 def test_one_machine_at_a_time_scrubs_a_bucket(twins: Twins, tmp_path: Path) -> None:

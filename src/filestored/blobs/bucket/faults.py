@@ -25,6 +25,8 @@ _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"
 _WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidSecurity"})
 _WRONG_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"})
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
+# whatever the status was: an error may also come after one that was sent before it
+_PASSING_CODES = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 # the request was right, and another one or a bad connection came between
 _LOST = frozenset({
     "BadDigest", "ConcurrentModification", "ConditionalRequestConflict", "IncompleteBody", "InvalidPart",
@@ -65,15 +67,17 @@ def lacks_conditions(error: BaseException) -> bool:
     return isinstance(error, NotSupportedError) or _found(_STATUS, str(error)) == "501"
 
 
-def fault_of(error: BaseException, address: BucketAddress) -> BlobStoreError:
-    """Return an error of obstore as one of ours."""
+def fault_of(error: BaseException, address: BucketAddress, *, puts: bool = False) -> BlobStoreError:
+    """Return an error of obstore as one of ours; ``puts`` where it came of putting."""
     text = str(error)
     status, code = int(_found(_STATUS, text) or 0), _found(_CODE, text)
     if _METADATA.search(text):
         # a machine that has some of its own may be slow to give them
         kind = BlobStoreUnavailable if status == 0 or status in _PASSING else BlobStoreError
         return kind(f"no credentials are given: set {VARIABLES[address.scheme]}")
-    if status == 0:
+    if puts and (code in _LOST or _UNTAGGED.search(text)):
+        return PutLost(_found(_MESSAGE, text) or "it took what was put, and does not say that it is there")
+    if status == 0 and code is None:
         return _unreached(text, address)
     if code in _NO_BUCKET:
         # a daemon has seen that there is when it was started: an engine that is just starting itself may not know yet
@@ -84,15 +88,12 @@ def fault_of(error: BaseException, address: BucketAddress) -> BlobStoreError:
         return BlobStoreError(f"the bucket {address.bucket} is in{where}: name its region with --bucket-region")
     if code in _WRONG_KEY or status == 401:
         return BlobStoreError(f"its key is not known or its secret is wrong: look at {VARIABLES[address.scheme]}")
-    said = _found(_MESSAGE, text) or f"the answer is {status}"
+    said = _found(_MESSAGE, text) or f"the answer is {code or status}"
     if status == 403:
         return BlobStoreError(f"this is not allowed: {said}; look at {VARIABLES[address.scheme]}")
     if code == _BROKEN:
         return BlobBroken(said)
-    if code in _LOST:
-        return PutLost(said)
-    # an error may also come after a status that was sent before it
-    return BlobStoreUnavailable(said) if status in _PASSING or status < 300 else BlobStoreError(said)
+    return BlobStoreUnavailable(said) if status in _PASSING or code in _PASSING_CODES else BlobStoreError(said)
 
 
 def _unreached(text: str, address: BucketAddress) -> BlobStoreError:
@@ -107,8 +108,6 @@ def _unreached(text: str, address: BucketAddress) -> BlobStoreError:
         system = _SYSTEM.search(text)
         reason = f": {(system[1] or system[2]).lower()}" if system else ""
         error = unreached(address, f"cannot be reached{reason}")
-    elif _UNTAGGED.search(text):
-        return PutLost("it took what was put, and does not say that it is there")
     else:
         return BlobStoreError(next(iter(text.splitlines()), "it fails"))
     # whatever fails while connecting has sent nothing
@@ -156,10 +155,11 @@ class Faults:
         self._probed_at = 0.0
 
     @contextmanager
-    def explained(self, *, always: bool = False) -> Iterator[None]:
+    def explained(self, *, always: bool = False, puts: bool = False) -> Iterator[None]:
         """Do something with the bucket. Raises BlobStoreError for obstore's errors, but lets FileNotFoundError through.
 
-        That is raised only where an object is missing. ``always`` asks the bucket in an outage, too.
+        That is raised only where an object is missing. ``always`` asks the bucket in an outage, too. What ``puts`` may
+        also be lost: PutLost.
         """
         from obstore.exceptions import BaseError
 
@@ -172,7 +172,7 @@ class Faults:
             if is_missing(error):
                 self._note_answer()
                 raise
-            fault = fault_of(error, self._address)
+            fault = fault_of(error, self._address, puts=puts)
             self._note(fault, began)
             raise fault from error
         except RequestFault as error:

@@ -9,7 +9,6 @@
 import json
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -124,14 +123,11 @@ class Marks:
     def _put(self, name: str, body: bytes) -> None:
         import obstore
 
-        with self._faults.explained(always=True):
+        with self._faults.explained(always=True, puts=True):
             obstore.put(self._store, self._address.key(name), body, use_multipart=False)
 
     def _make(self, name: str, body: bytes) -> None:
-        """Make an object unless it is there by now; where the engine has no such promise the last one counts.
-
-        What is there afterwards has to be read: it may be another's that was younger.
-        """
+        """Make an object unless it is there by now; where the engine has no such promise the last one counts."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, BaseError
 
@@ -146,11 +142,15 @@ class Marks:
                 return False
             return True
 
-        with suppress(PutLost):
-            with self._faults.explained(always=True):
+        try:
+            with self._faults.explained(always=True, puts=True):
                 is_made = create()
             if not is_made:
                 self._put(name, body)
+        except PutLost:
+            # another's that was younger, or nothing
+            if self._get(name) is None:
+                raise
 
     def require_store_layout(self) -> None:
         """Raise StartError unless a bucket without a mark is empty or holds blobs, by a few of its keys.

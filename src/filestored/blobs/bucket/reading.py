@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 20.0
 _PAUSE_SECONDS = 0.2
 # of what was put in parts some engines remove these first
-_REMOVED_SECONDS = 2.0
+_REMOVED_SECONDS = 5.0
 
 
 def identity_of(meta: "ObjectMeta") -> Identity:
@@ -117,6 +117,7 @@ class _Patience:
     def moved(self) -> None:
         """Note that some came."""
         self._moved_at = time.monotonic()
+        self._broken_at = None
 
     def pause(self, error: BlobStoreError) -> float:
         """Return how many seconds to wait before asking again; raise the error where that would not help."""

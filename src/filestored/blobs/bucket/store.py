@@ -48,7 +48,9 @@ _MAX_PARTS = 9000
 # what is larger the engines do not copy by themselves, or take longer for than a request may
 _COPIED = 256 << 20
 _TRUSTED_SECONDS = 1.0
-_PUT_TIMES = 3
+# seconds before what was not kept is put again, and by when after it was put first: others wait for the thread
+_PUT_PAUSES = (0.2, 1.0)
+_PUT_AGAIN_WITHIN = 15.0
 _PIECE = 1 << 20
 
 
@@ -168,14 +170,16 @@ class BucketBlobStore:
         return True
 
     def _put(self, staged: StagedBytes) -> None:
-        for left in reversed(range(_PUT_TIMES)):
+        until = time.monotonic() + _PUT_AGAIN_WITHIN
+        for pause in (*_PUT_PAUSES, None):
             try:
                 self._put_once(staged)
                 break
             except PutLost as error:
                 logger.warning("{} took {} and has not kept it: {}", self._address, staged.digest, error.reason)
-                if not left:
+                if pause is None or time.monotonic() > until or self._is_closed:
                     raise
+                time.sleep(pause)
 
     def _put_once(self, staged: StagedBytes) -> None:
         body = staged.memory
@@ -215,7 +219,7 @@ class BucketBlobStore:
     def _put_at_once(self, digest: Digest, body: bytes) -> None:
         import obstore
 
-        with self._stored_or_failed(), self._faults.explained():
+        with self._stored_or_failed(), self._faults.explained(puts=True):
             obstore.put(self._writing, self._key(digest), body, use_multipart=False)
 
     def _put_in_parts(self, key: str, pieces: Iterator[bytes], size: int) -> None:
@@ -223,7 +227,7 @@ class BucketBlobStore:
 
         part = max(_PART, -(-size // _MAX_PARTS))
         together = max(1, _PUT_MEMORY // part)
-        with self._stored_or_failed(), self._faults.explained():
+        with self._stored_or_failed(), self._faults.explained(puts=True):
             obstore.put(
                 self._writing, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=together
             )  # fmt: skip
@@ -316,7 +320,7 @@ class BucketBlobStore:
     def _copy(self, source: str, target: str) -> None:
         import obstore
 
-        with self._stored_or_failed(), self._faults.explained():
+        with self._stored_or_failed(), self._faults.explained(puts=True):
             obstore.copy(self._streaming, source, target)
 
     def _free_key(self, digest: Digest) -> str:
