@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Mapping
 from fcntl import ioctl
@@ -18,7 +19,9 @@ from select import select
 
 import httpx
 import pytest
+from rich.live import Live
 
+from filestored.cli import progress
 from tests.cli.calling import Shell, command, environment
 from tests.cli.test_client_transfers import require_one_line, sha256
 from tests.conftest import StartDaemon, require_program
@@ -195,6 +198,24 @@ def test_ctrl_c_on_a_terminal_leaves_it_in_order(start_daemon: StartDaemon, tmp_
     assert b"filestored: interrupted; the same command goes on from here" in drawn
     assert b"Traceback" not in drawn
     assert drawn.rindex(b"\x1b[?25h") > drawn.rindex(b"\x1b[?25l")
+
+
+def test_an_interrupt_while_it_begins_to_draw_shows_the_cursor_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(live: Live, *, refresh: bool) -> None:
+        start(live, refresh=refresh)
+        raise KeyboardInterrupt
+
+    start = Live.start
+    monkeypatch.setattr(Live, "start", interrupted)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(progress, "is_terminal", lambda stream: True)
+    with pytest.raises(KeyboardInterrupt), progress.reporting(is_quiet=False, as_json=False):
+        pass
+    drawn = capfd.readouterr().err
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")
+    assert wait_until(lambda: not [each for each in threading.enumerate() if type(each).__name__ == "_RefreshThread"])
 
 
 def test_names_never_act_on_a_terminal(shell: Shell) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from filestored.cli.telling import tell
@@ -123,8 +123,16 @@ def reporting(*, is_quiet: bool, as_json: bool) -> Iterator[Report]:
     if not is_watched:
         yield Report()
         return
-    with _drawn() as progress:
-        yield _ShownReport(progress)
+    progress = _drawn()
+    try:
+        with progress:
+            yield _ShownReport(progress)
+    except BaseException:
+        # an interrupt while it begins to draw would leave it drawing, and the cursor hidden
+        with suppress(IndexError):
+            progress.stop()
+        progress.console.show_cursor()
+        raise
 
 
 def _drawn() -> "Progress":
