@@ -187,17 +187,17 @@ class Scrub:
         except OSError as error:
             if error.errno in _NOT_THE_BLOBS:
                 raise
-            self._report_unreadable(digest, blob, error)
+            self._report_unreadable(digest, blob, error.strerror or str(error))
             return
-        except BlobStoreError as error:
+        except BlobBroken as error:
+            # it stays in its place: its parts may be away for a while only
+            self._report_unreadable(digest, blob, error.reason)
+            return
+        except BlobStoreError:
             # what was deleted meanwhile cannot be read to its end
             if blob is not None and self._blobs.identity(digest) != blob.identity:
                 return
-            if not isinstance(error, BlobBroken):
-                raise
-            # where it is left: its parts may be away for a while only
-            self._report(Finding(digest, "damaged", f"it cannot be read: {error.reason}"))
-            return
+            raise
         if blob is not None and fault is not None:
             self._set_aside(digest, blob, fault)
             return
@@ -249,11 +249,11 @@ class Scrub:
                 os.posix_fadvise(descriptor, position, count, os.POSIX_FADV_DONTNEED)
             position += count
 
-    def _report_unreadable(self, digest: Digest, blob: BlobHandle | None, error: OSError) -> None:
+    def _report_unreadable(self, digest: Digest, blob: BlobHandle | None, reason: str) -> None:
         with contextlib.suppress(OSError):
             if blob is not None and self._blobs.identity(digest) != blob.identity:
                 return
-        self._report(Finding(digest, "damaged", f"it cannot be read: {error.strerror or error}"))
+        self._report(Finding(digest, "damaged", f"it cannot be read: {reason}"))
 
     def _set_aside(self, digest: Digest, blob: BlobHandle, fault: str) -> None:
         """Move a damaged blob to quarantine, unless it was removed or replaced while it was read."""

@@ -12,6 +12,7 @@ from filestored.blobs.opening import adopt_blobs, open_blobs
 from filestored.blobs.store import BlobStore
 from filestored.digest import Algorithm, Digest
 from filestored.staging import Staging
+from tests.blobs.fronts import Front
 from tests.s3 import Bucket
 
 MakeFolder = Callable[[], StoreFolder]
@@ -85,6 +86,22 @@ def credentials(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
 def bucket_shelf(tmp_path: Path, bucket: Bucket, credentials: None) -> Iterator[BucketShelf]:
     """An empty store in a bucket."""
     made = BucketShelf(spool_of(bucket, tmp_path / "spool"), bucket)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def front(bucket: Bucket) -> Iterator[Front]:
+    """What stands before a bucket, and may misbehave."""
+    made = Front(bucket.server.endpoint)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fronted_shelf(bucket: Bucket, credentials: None, front: Front, tmp_path: Path) -> Iterator[BucketShelf]:
+    """An empty store in a bucket behind that."""
+    made = BucketShelf(spool_of(bucket, tmp_path / "spool", front.url), bucket)
     yield made
     made.close()
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,17 +33,8 @@ BROKEN = error("409 Conflict", "BrokenMPU")
 
 
 @pytest.fixture
-def front(bucket: Bucket) -> Iterator[Front]:
-    made = Front(bucket.server.endpoint)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def shelf(bucket: Bucket, credentials: None, front: Front, tmp_path: Path) -> Iterator[BucketShelf]:
-    made = BucketShelf(spool_of(bucket, tmp_path / "spool", front.url), bucket)
-    yield made
-    made.close()
+def shelf(fronted_shelf: BucketShelf) -> BucketShelf:
+    return fronted_shelf
 
 
 def put(shelf: BucketShelf, body: bytes) -> tuple[Digest, bool]:

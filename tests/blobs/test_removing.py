@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -27,18 +26,8 @@ WAYS = pytest.mark.parametrize("is_signed", [True, False], ids=["signed", "by a 
 
 
 @pytest.fixture
-def front(bucket: Bucket) -> Iterator[Front]:
-    made = Front(bucket.server.endpoint)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def shelf(bucket: Bucket, credentials: None, front: Front, tmp_path: Path) -> Iterator[BucketShelf]:
-    """A store in a bucket behind something that may misbehave."""
-    made = BucketShelf(spool_of(bucket, tmp_path / "spool", front.url), bucket)
-    yield made
-    made.close()
+def shelf(fronted_shelf: BucketShelf) -> BucketShelf:
+    return fronted_shelf
 
 
 def permit_of(shelf: BucketShelf, digest: Digest, *, is_signed: bool = True) -> Permit | None:

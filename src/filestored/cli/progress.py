@@ -130,7 +130,7 @@ def reporting(*, is_quiet: bool, as_json: bool) -> Iterator[Report]:
     except BaseException:
         # an interrupt while it begins to draw would leave it drawing, and the cursor hidden
         with suppress(IndexError):
-            progress.stop()
+            progress.live.stop()
         progress.console.show_cursor()
         raise
 
